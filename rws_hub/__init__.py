@@ -1,0 +1,71 @@
+"""Share robustness as a patch on the Hugging Face Hub.
+
+`import rws_hub` is light: torch is imported when the first public name is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from rws_hub._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from rws_hub.errors import ArtifactError as ArtifactError
+    from rws_hub.errors import CardError as CardError
+    from rws_hub.errors import CheckpointError as CheckpointError
+    from rws_hub.errors import CorruptArtifactError as CorruptArtifactError
+    from rws_hub.errors import ExtractionError as ExtractionError
+    from rws_hub.errors import FormatVersionError as FormatVersionError
+    from rws_hub.errors import IncompatibleModelError as IncompatibleModelError
+    from rws_hub.errors import NotASignatureError as NotASignatureError
+    from rws_hub.errors import PatchStateError as PatchStateError
+    from rws_hub.errors import RWSError as RWSError
+    from rws_hub.patching import Patch as Patch
+    from rws_hub.patching import active_patches as active_patches
+    from rws_hub.patching import patch as patch
+    from rws_hub.plan import PatchPlan as PatchPlan
+    from rws_hub.planner import plan_patch as plan_patch
+    from rws_hub.results import Accuracy as Accuracy
+    from rws_hub.results import Evaluation as Evaluation
+    from rws_hub.results import Results as Results
+    from rws_hub.signature import RobustWeightSignature as RobustWeightSignature
+    from rws_hub.spec import SignatureConfig as SignatureConfig
+
+# Public name -> the module that defines it.
+_HOME = {
+    "Accuracy": "results",
+    "ArtifactError": "errors",
+    "CardError": "errors",
+    "CheckpointError": "errors",
+    "CorruptArtifactError": "errors",
+    "Evaluation": "results",
+    "ExtractionError": "errors",
+    "FormatVersionError": "errors",
+    "IncompatibleModelError": "errors",
+    "NotASignatureError": "errors",
+    "Patch": "patching",
+    "PatchPlan": "plan",
+    "PatchStateError": "errors",
+    "RWSError": "errors",
+    "Results": "results",
+    "RobustWeightSignature": "signature",
+    "SignatureConfig": "spec",
+    "active_patches": "patching",
+    "patch": "patching",
+    "plan_patch": "planner",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rws_hub' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"rws_hub.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

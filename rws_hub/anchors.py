@@ -1,0 +1,174 @@
+"""The clean values behind every patched tensor, and the one function that changes a set of them.
+
+Every touched tensor has one anchor: a copy of its clean values and the set of deltas that are on it now.
+The live values are always a function of those two and nothing else, recomputed from the clean copy; so no
+order of add, rescale and remove can leave a trace, whichever handles and wrappers were used. Anchors belong
+to the module that owns the tensor: a wrapper (DDP, torch.compile) and the bare model share them, a
+`copy.deepcopy` or a pickle of a patched model has none and is simply a model with those weights.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rws_hub.errors import PatchStateError
+from rws_hub.resolve import Piece
+from rws_hub.signature import RobustWeightSignature
+from rws_hub.spec import Op
+
+_INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One signature's part in one tensor at one strength. `order` makes the sum independent of history."""
+
+    order: str
+    signature: RobustWeightSignature
+    pieces: tuple[Piece, ...]
+    alpha: float
+
+
+# Where one signature touches: the owning module, the attribute, and what is added there.
+Place = tuple[nn.Module, str, Delta]
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    """The clean values of one live tensor and what is on it."""
+
+    clean: torch.Tensor
+    deltas: Mapping[str, Delta]
+
+
+_anchors: weakref.WeakKeyDictionary[nn.Module, dict[str, _Anchor]] = weakref.WeakKeyDictionary()
+
+
+def commit(
+    put: Sequence[Place],
+    take: Sequence[Place],
+    force: bool = False,
+) -> None:
+    """Change the set of deltas on every tensor named: all of them, or none."""
+    if not force:
+        require_anchored(take)
+    targets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
+    for module, attribute, delta in put:
+        targets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
+    for module, attribute, delta in take:
+        targets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
+    with torch.no_grad():
+        writes = [_prepare(module, name, deltas, force) for (module, name), deltas in targets.items()]
+        with _all_or_nothing(writes):
+            for write, deltas in zip(writes, targets.values(), strict=True):
+                write.live.copy_(write.after)
+                _set_anchor(write, _Anchor(write.clean, deltas) if deltas else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One prepared change: what is there, what it becomes, and the clean values behind both."""
+
+    module: nn.Module
+    attribute: str
+    live: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+    clean: torch.Tensor
+    anchor: _Anchor | None
+
+
+def _prepare(module: nn.Module, attribute: str, deltas: Mapping[str, Delta], force: bool) -> _Write:
+    live = _tensor(module, attribute)
+    anchor = _anchors.get(module, {}).get(attribute)
+    if anchor is None:
+        clean = live.detach().clone()
+        return _Write(module, attribute, live, clean, _compose(clean, deltas, attribute), clean, anchor)
+    name = f"{type(module).__name__}.{attribute}"
+    if anchor.clean.dtype != live.dtype or anchor.clean.shape != live.shape:
+        raise PatchStateError(
+            f"{name}: the model is {live.dtype} {list(live.shape)} now and was {anchor.clean.dtype} "
+            f"{list(anchor.clean.shape)} when it was patched. Unpatch before converting a model; to go on, convert it back."
+        )
+    clean = anchor.clean.to(live.device)
+    if not force and not _same_bits(live, _compose(clean, anchor.deltas, attribute)):
+        raise PatchStateError(
+            f"{name} was changed while it was patched (training, batch-norm statistics updated in train mode, or "
+            "load_state_dict). Unpatching would undo that change: call unpatch(force=True) to restore the clean "
+            "values all the same. Nothing was changed now."
+        )
+    return _Write(module, attribute, live, live.detach().clone(), _compose(clean, deltas, attribute), clean, anchor)
+
+
+def _compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) -> torch.Tensor:
+    """The live values: clean + sum(alpha * delta), or clean * exp(sum(alpha * delta)), in fp32, rounded once."""
+    moving = [deltas[k] for k in sorted(deltas) if deltas[k].alpha != 0]
+    if not moving:
+        return clean
+    compute = torch.float64 if clean.dtype == torch.float64 else torch.float32
+    total = torch.zeros(clean.shape, dtype=torch.float32, device=clean.device)
+    op: Op = "add"
+    for delta in moving:
+        for piece in delta.pieces:
+            op = delta.signature.config.tensors[piece.canonical].op
+            source = delta.signature.delta(piece.canonical)
+            rows = source if source.ndim == 0 else source[piece.rows[0] : piece.rows[1]]
+            home = total if total.ndim == 0 else total[piece.model_rows[0] : piece.model_rows[1]]
+            home += rows.to(clean.device).reshape(home.shape) * delta.alpha
+    value = clean.to(compute)
+    result = (value * torch.exp(total) if op == "multiply" else value + total).to(clean.dtype)
+    if not bool((torch.isfinite(result) | ~torch.isfinite(clean)).all()):
+        strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
+        raise PatchStateError(
+            f"{attribute}: with {strengths} the result overflows {clean.dtype}. Nothing was changed; use a smaller alpha."
+        )
+    return result
+
+
+@contextmanager
+def _all_or_nothing(writes: Sequence[_Write]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # KeyboardInterrupt too: a half-patched model must never be seen
+        for write in writes:
+            write.live.copy_(write.before)
+            _set_anchor(write, write.anchor)
+        raise
+
+
+def _set_anchor(write: _Write, anchor: _Anchor | None) -> None:
+    anchors = _anchors.setdefault(write.module, {})
+    anchors.pop(write.attribute, None)
+    if anchor is not None:
+        anchors[write.attribute] = anchor
+
+
+def require_anchored(deltas: Sequence[Place]) -> None:
+    """Refuse if a module that was patched is not in the model any more."""
+    for module, attribute, delta in deltas:
+        if delta.order not in deltas_on(module, attribute):
+            raise PatchStateError(
+                f"{type(module).__name__}.{attribute} is not the one that was patched: the module was replaced meanwhile"
+            )
+
+
+def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:
+    anchor = _anchors.get(module, {}).get(attribute)
+    return dict(anchor.deltas) if anchor else {}
+
+
+def _tensor(module: nn.Module, attribute: str) -> torch.Tensor:
+    """The tensor that is there now: load_state_dict(assign=True) may have replaced the object."""
+    found = module._parameters.get(attribute)
+    return found if found is not None else module._buffers[attribute]  # type: ignore[return-value]
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    kind = _INTEGER[a.element_size()]
+    return torch.equal(a.detach().contiguous().view(kind), b.contiguous().view(kind))

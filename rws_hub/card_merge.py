@@ -1,0 +1,156 @@
+"""The generated block of a card, and how it comes into a card that people have written in.
+
+A person owns everything outside the markers and every metadata key that we do not write. What they wrote
+between the markers is recognised by digests and moved below the block; nothing of theirs is ever lost.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import yaml
+from yaml.nodes import MappingNode, Node
+
+from rws_hub.errors import CardError
+
+NOTES = "## Notes kept from the previous card"
+
+_BEGIN = re.compile(r"<!-- rws-hub:begin(?: sha256=([0-9a-f]{64}))? -->")
+_END = re.compile(r"<!-- rws-hub:end -->")
+_DIGESTS = re.compile(r"\n*<!-- rws-hub:pieces((?: [0-9a-f]{8})*) -->")
+
+_FRONT_MATTER = re.compile(r"\s*---[ \t]*\n(?:|(.*?)\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
+_ITEM = re.compile(r"([-*+]|\d+[.)])\s")
+_FENCE = re.compile(r"\s*(`{3,}(?=[^`]*$)|~{3,})")
+_SEPARATOR = re.compile(r"\|[\s:|-]+")
+
+# Values of these keys are sets: ours and theirs together. Any other key has one owner.
+_UNITED = ("tags", "datasets", "metrics")
+_BASE_MODEL_TAG = "base_model:adapter:"
+# One line per value, however long: YAML's folding would make a card's bytes depend on word lengths.
+_WIDTH = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A card taken apart. `block` is None if it has no markers; then all of its text is `before`."""
+
+    metadata: list[tuple[Node, Node]]
+    before: str
+    block: str | None
+    sha256: str | None
+    after: str
+
+
+def merge_card(new: str, existing: str) -> str:
+    """Put the generated parts of `new` into `existing`, keeping what people wrote in either.
+
+    Text outside the markers stays where it is; if `existing` has no markers, the block comes after its text.
+    Metadata keys that we do not write stay, word for word (YAML comments cannot be kept); tags, datasets and
+    metrics are united; model-index entries of other names stay; otherwise our keys win. If someone edited
+    inside the block, the paragraphs, list items, table rows and code blocks that are theirs move to a section
+    "Notes kept from the previous card" below it. Line ends are those of `existing`.
+
+    Merging twice changes nothing: merge(new, merge(new, x)) == merge(new, x).
+
+    Args:
+        new: a card by `render_card`, or one that such a card was merged into.
+        existing: any README.md.
+
+    Raises:
+        CardError: the metadata of `existing` is not a YAML mapping or its markers are damaged. It is never
+            overwritten then.
+    """
+    ours, theirs = _parse(new, "the new card"), _parse(existing, "the existing card")
+    if ours.block is None:
+        raise CardError("the new card has no generated block")
+    outside = _digests(theirs.before + "\n\n" + theirs.after)
+    before = _join(theirs.before, _foreign(ours.before, outside))
+    after = _join(theirs.after, _foreign(ours.after, outside))
+    if theirs.block is not None and theirs.sha256 != _sha256(theirs.block):
+        known = _DIGESTS.search(theirs.block)
+        generated = set(known[1].split()) if known else set()
+        kept_elsewhere = outside | _digests(ours.before + "\n\n" + ours.after)
+        written = _foreign(_DIGESTS.sub("", theirs.block), generated | _digests(ours.block) | kept_elsewhere)
+        after = _with_notes(after, written)
+    block = f"<!-- rws-hub:begin sha256={_sha256(ours.block)} -->\n{ours.block}\n<!-- rws-hub:end -->"
+    front = f"---\n{_dump(_merge_metadata(ours, theirs))}---\n\n"
+    merged = front + _join(before, block, after) + "\n"
+    return merged.replace("\n", "\r\n") if _uses_crlf(existing) else merged
+
+
+def seal(block: str) -> str:
+    """A generated block between its markers, with the digests by which later edits are recognised.
+
+    The begin marker holds the digest of all that stands between the markers: a block that still has it was
+    not edited. If it was, the digests of the single pieces tell what was generated from what a person wrote.
+
+    Raises:
+        CardError: the block itself contains a marker.
+    """
+    block = block.strip("\n")
+    if any(marker.search(block) for marker in (_BEGIN, _END, _DIGESTS)):
+        raise CardError("a value contains one of the comments that mark the generated part of a card")
+    digests = " ".join(dict.fromkeys(_digest(p) for p in _pieces(block)))
+    block += f"\n\n<!-- rws-hub:pieces {digests} -->"
+    return f"<!-- rws-hub:begin sha256={_sha256(block)} -->\n{block}\n<!-- rws-hub:end -->"
+
+
+def _parse(card: str, what: str) -> _Card:
+    card = re.sub(r"\r\n?", "\n", card.removeprefix("\ufeff"))
+    front = _FRONT_MATTER.match(card)
+    if front is None and card.lstrip().split("\n", 1)[0].rstrip() == "---":
+        raise CardError(f"{what} begins with --- but the metadata block is never closed; close or remove it")
+    metadata = _read_metadata(front[1] or "", what) if front else []
+    body = card[front.end() :] if front else card
+    begins, ends = list(_BEGIN.finditer(body)), list(_END.finditer(body))
+    if not begins and not ends:
+        return _Card(metadata, body.strip("\n"), None, None, "")
+    if len(begins) != 1 or len(ends) != 1 or begins[0].end() > ends[0].start():
+        raise CardError(
+            f"{what} has {len(begins)} begin and {len(ends)} end markers of the generated block; expected one "
+            "begin marker and one end marker after it. Restore them, or delete both with the text between them"
+        )
+    begin, end = begins[0], ends[0]
+    return _Card(
+        metadata,
+        before=body[: begin.start()].strip("\n"),
+        block=body[begin.end() : end.start()].strip("\n"),
+        sha256=begin[1],
+        after=body[end.end() :].strip("\n"),
+    )
+
+
+def _read_metadata(text: str, what: str) -> list[tuple[Node, Node]]:
+    try:
+        yaml.safe_load(text)  # finds what composing alone does not: unknown tags, impossible values
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CardError(f"the metadata of {what} is not valid YAML: {error}") from error
+    if root is None:
+        return []
+    if not isinstance(root, MappingNode):
+        raise CardError(f"the metadata of {what} is not a YAML mapping")
+    pairs: list[tuple[Node, Node]] = root.value
+    keys = [key.value for key, _ in pairs]
+    if twice := [k for k in keys if keys.count(k) > 1]:
+        raise CardError(f"the metadata of {what} has the key {twice[0]!r} twice")
+    return pairs
+
+
+def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:
+    """Nodes, not values: YAML would read a person's `language: no` as false and write it back so."""
+    found = {key.value: value for key, value in theirs.metadata}
+    merged: dict[str, tuple[Node, Node]] = {k.value: (k, v) for k, v in [*ours.metadata, *theirs.metadata][::-1]}
+    order = dict.fromkeys(k.value for k, _ in [*ours.metadata, *theirs.metadata])
+    for key in _UNITED:
+        if key in found and key in merged and merged[key][1] is not found[key]:
+            merged[key] = (merged[key][0], _united(merged[key][1], found[key], key))
+    if "model-index" in found:
+        index = _other_entries(found["model-index"], ours, merged["model-index"][1])
+        if index.value:
+            merged["model-index"] = (merged["model-index"][0], index)
+        else:
+            del merged["model-index"], order["model-index"]
+    return MappingNode("tag:yaml.org,2002:map", [merged[k] for k in order], flow_style=False)

@@ -1,0 +1,138 @@
+"""`config.json`: reading it, and the rules that its types alone cannot express (docs/SPEC.md, section 2)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rws_hub import jsonio
+from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
+from rws_hub.spec import (
+    CONFIG_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    MAX_CONFIG_BYTES,
+    Backbone,
+    SignatureConfig,
+)
+
+_HEX40 = re.compile(r"[0-9a-f]{40}")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_TENSOR_NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+def parse_config(text: str | bytes, where: str = CONFIG_FILE) -> SignatureConfig:
+    """Read and verify `config.json`.
+
+    Raises:
+        NotASignatureError: valid JSON, but of something else.
+        FormatVersionError: of a newer format.
+        CorruptArtifactError: anything else that does not hold.
+    """
+    if len(text) > MAX_CONFIG_BYTES:
+        raise CorruptArtifactError(f"{where}: {len(text):,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
+    data = jsonio.parse(text, where)
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise NotASignatureError(f'{where} is not that of a robust weight signature ("format": "{FORMAT}" is missing)')
+    version = data.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CorruptArtifactError(f"{where}: format_version must be a positive integer, found {version!r}")
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{where} is of format {version}; this rws-hub reads up to format {FORMAT_VERSION}. "
+            f"It was written by rws-hub {_short_version(data)}: pip install -U 'rws-hub>={_short_version(data)}'"
+        )
+    config = jsonio.decode(SignatureConfig, data, where)
+    check_config(config)
+    return config
+
+
+def check_config(config: SignatureConfig) -> None:
+    """Verify the digest and the rules that types alone cannot express.
+
+    Raises:
+        CorruptArtifactError: naming the value, what was expected and what was found.
+    """
+    if config.digest != config.sealed:
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: the digest does not hold (stated {config.digest[:12]}..., values give "
+            f"{config.sealed[:12]}...): a number, a name or a decision was changed after it was written. "
+            "Fetch the artifact again."
+        )
+    _check_text(config)
+    _check_backbone(config.backbone)
+    _check_tensors(config)
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether `text` is a full Hub id, `namespace/name`."""
+    return _REPO_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
+
+
+def is_tensor_name(text: str) -> bool:
+    """Whether `text` can be a parameter name: dotted words, nothing that could be a path."""
+    return _TENSOR_NAME.fullmatch(text) is not None and len(text) <= 256
+
+
+def _short_version(data: Mapping[str, Any]) -> str:
+    version = data.get("rws_hub_version")
+    return version if isinstance(version, str) and _WORD.fullmatch(version) else "(unknown)"
+
+
+def _check_text(config: SignatureConfig) -> None:
+    for key, text in (("license", config.license), ("corruption.name", config.corruption.name)):
+        if not _WORD.fullmatch(text):
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {key} must be one plain word, found {text!r}")
+    dataset = config.corruption.dataset
+    if dataset is not None and not (_WORD.fullmatch(dataset) or is_repo_id(dataset)):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be one word or a Hub id, found {dataset!r}")
+    severity = config.corruption.severity
+    if severity is not None and not 1 <= severity <= 5:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.severity must be 1 to 5, found {severity}")
+    hashes = [config.payload.sha256, config.digest, *(s.sha256 for s in config.sources)]
+    if bad := [h for h in hashes if not _HEX64.fullmatch(h)]:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: {bad[0]!r} is not a sha256 in hex")
+    roles = [s.role for s in config.sources]
+    if roles not in (["standard", "robust"], ["pretrained", "standard", "robust"]):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: sources must be (pretrained,) standard, robust; found {roles}")
+    try:
+        sketch = base64.b64decode(config.sketch.values, validate=True)
+    except binascii.Error as error:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: sketch.values is not base64") from error
+    if len(sketch) != 256:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: sketch.values must hold 256 bytes, found {len(sketch)}")
+
+
+def _check_backbone(backbone: Backbone) -> None:
+    if backbone.repo_id is not None and not is_repo_id(backbone.repo_id):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {backbone.repo_id!r} is not a Hub id")
+    if backbone.revision is not None and not _HEX40.fullmatch(backbone.revision):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {backbone.revision!r} is not a 40-hex commit")
+    for name, shape in (backbone.layout | backbone.head).items():
+        if not is_tensor_name(name):
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name!r} cannot be a tensor name")
+        if any(d < 1 for d in shape) or math.prod(shape) > 2**40:
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has the impossible shape {list(shape)}")
+
+
+def _check_tensors(config: SignatureConfig) -> None:
+    codec = config.codec
+    if (codec.scheme == "uniform") != (2 <= codec.bits <= 8) or (codec.scheme == "float32") != (codec.bits == 32):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: codec {codec.scheme!r} with {codec.bits} bits does not exist")
+    if not config.tensors:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: a signature must touch at least one tensor")
+    for name, facts in config.tensors.items():
+        if name not in config.backbone.layout:
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} is touched but is not in the backbone's layout")
+        if (facts.op == "multiply") != name.endswith("running_var"):
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} cannot have op {facts.op!r}: running variances multiply")
+        if (facts.encoding == "codes") != (facts.granularity is not None):
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: granularity goes with encoding 'codes' only")
+        if facts.encoding == "codes" and codec.scheme != "uniform":
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has codes, but the codec is {codec.scheme}")

@@ -1,0 +1,69 @@
+"""What a live model says about itself, recorded in the config. Asks the object; imports no model library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rws_hub.resolve import Recognition
+from rws_hub.sources import WeightsLike
+from rws_hub.spec import Backbone
+
+_WRAPPED = ("module", "_orig_mod")
+
+
+def describe_backbone(
+    source: WeightsLike, recognition: Recognition, repo_id: str | None, revision: str | None
+) -> Backbone:
+    """The config's backbone. `repo_id` and `revision` are only what the caller stated: nothing is guessed.
+
+    Which published weights a model came from cannot be read off it: timm names a checkpoint in a model's
+    config even when its weights are random.
+    """
+    model = _unwrapped(source) if isinstance(source, nn.Module) else None
+    library, architecture = _library(model)
+    return Backbone(
+        library=library,
+        architecture=architecture,
+        repo_id=repo_id,
+        revision=revision,
+        family=recognition.family,
+        dialect=recognition.dialect,
+        layout=dict(recognition.body),
+        head=dict(recognition.head),
+        function=_function(model),
+    )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    for name in _WRAPPED:
+        inner = model._modules.get(name)
+        if inner is not None and len(model._modules) == 1:
+            return _unwrapped(inner)
+    return model
+
+
+def _library(model: nn.Module | None) -> tuple[str, str]:
+    if model is None:
+        return "unknown", "unknown"
+    package = type(model).__module__.partition(".")[0]
+    library = package if package in ("timm", "transformers", "torchvision") else "torch"
+    pretrained: Any = getattr(model, "pretrained_cfg", None)
+    if library == "timm" and isinstance(pretrained, dict) and isinstance(pretrained.get("architecture"), str):
+        return library, pretrained["architecture"]
+    return library, type(model).__name__
+
+
+def _function(model: nn.Module | None) -> dict[str, str]:
+    """Facts that names and shapes cannot show but that change what the same weights compute."""
+    if model is None:
+        return {}
+    facts: dict[str, set[str]] = {"activation": set(), "norm": set()}
+    for module in model.modules():
+        kind = type(module).__name__
+        if type(module).__module__.startswith("torch.nn.modules.activation"):
+            facts["activation"].add(kind)
+        if isinstance(eps := getattr(module, "eps", None), float):
+            facts["norm"].add(f"{kind} eps={eps:g}")
+    return {key: ", ".join(sorted(values)) for key, values in facts.items() if values}

@@ -1,0 +1,133 @@
+"""JSON <-> frozen dataclasses, strictly: no key, type or value is ever guessed.
+
+Unknown keys, missing keys, duplicate keys, wrong types and non-finite numbers are errors that name
+the path of the value (`config.json: codec.bits`). Only the type forms that the artifact's own
+dataclasses use are understood.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from rws_hub.errors import CorruptArtifactError
+
+T = TypeVar("T")
+
+# A list of plain values stays on one line: a layout of 300 shapes is read by people too.
+_FLAT_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")
+
+
+def to_json(value: object) -> Any:
+    """The JSON form of a dataclass (tuples become lists, nested dataclasses become objects)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(v) for v in value]
+    return value
+
+
+def pretty(data: Any) -> str:
+    """Text for a file a person may open: indented, keys in the given order, short lists on one line."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    # The pattern needs a raw newline after "[", which a JSON string cannot hold: strings are safe.
+    return _FLAT_LIST.sub(lambda m: "[" + re.sub(r",\n\s*", ", ", m[1]) + "]", text) + "\n"
+
+
+def canonical(data: Any) -> bytes:
+    """The bytes a digest is taken over: sorted keys, no spaces, UTF-8."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse(text: str | bytes, where: str) -> Any:
+    """Parse JSON; duplicate keys and NaN/Infinity are refused.
+
+    Raises:
+        CorruptArtifactError: not JSON, not UTF-8, a duplicate key, a non-finite number, too deep.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise CorruptArtifactError(f"{where}: the key {key!r} occurs twice")
+            seen[key] = value
+        return seen
+
+    def refuse_constant(name: str) -> Any:
+        raise CorruptArtifactError(f"{where}: the number {name} is not allowed; every number must be finite")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant)
+    except CorruptArtifactError:
+        raise
+    except (ValueError, RecursionError) as error:  # bad syntax, bad UTF-8, an integer of 5,000 digits
+        raise CorruptArtifactError(f"{where}: not valid JSON ({error})") from error
+
+
+def decode(kind: type[T], data: Any, where: str) -> T:
+    """Build the dataclass `kind` from parsed JSON.
+
+    Raises:
+        CorruptArtifactError: naming the path of the first value that does not fit.
+    """
+    return typing.cast("T", _decode(kind, data, where))
+
+
+def _decode(kind: Any, data: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _decode_object(kind, data, where)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if data is None and type(None) in args:
+            return None
+        (inner,) = (a for a in args if a is not type(None))
+        return _decode(inner, data, where)
+    if origin is Literal:
+        if data not in args or isinstance(data, bool) != isinstance(args[0], bool):
+            raise CorruptArtifactError(f"{where}: expected one of {list(args)}, found {_short(data)}")
+        return data
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise CorruptArtifactError(f"{where}: expected a list, found {_short(data)}")
+        return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise CorruptArtifactError(f"{where}: expected an object, found {_short(data)}")
+        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in data.items()}
+    return _decode_plain(kind, data, where)
+
+
+def _decode_object(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise CorruptArtifactError(f"{where}: expected an object, found {_short(data)}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]
+    if unknown := sorted(set(data) - set(names)):
+        raise CorruptArtifactError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(names)}")
+    if missing := [n for n in names if n not in data]:
+        raise CorruptArtifactError(f"{where}: the key {missing[0]!r} is missing")
+    return kind(**{n: _decode(hints[n], data[n], f"{where}.{n}") for n in names})
+
+
+def _decode_plain(kind: Any, data: Any, where: str) -> Any:
+    if kind is float and type(data) is int and abs(data) < 2**53:
+        data = float(data)
+    if type(data) is not kind:
+        raise CorruptArtifactError(f"{where}: expected {kind.__name__}, found {_short(data)}")
+    if kind is float and not math.isfinite(data):
+        raise CorruptArtifactError(f"{where}: expected a finite number, found {data}")
+    return data
+
+
+def _short(data: Any) -> str:
+    text = repr(data)
+    return text if len(text) <= 60 else text[:57] + "..."

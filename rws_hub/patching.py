@@ -1,0 +1,235 @@
+"""Add signatures to a live model and take them off again, bit for bit: `patch` and its handle."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import NoReturn, Self
+
+from torch import nn
+
+from rws_hub.anchors import Delta, Place, commit, deltas_on, require_anchored
+from rws_hub.errors import PatchStateError
+from rws_hub.plan import PatchPlan, SignaturePlan
+from rws_hub.planner import plan_module
+from rws_hub.signature import RobustWeightSignature
+
+_handles: weakref.WeakKeyDictionary[nn.Module, list[Patch]] = weakref.WeakKeyDictionary()
+
+
+def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | Sequence[float] | None = None) -> Patch:
+    """Add signatures to a live model, in place.
+
+    Args:
+        model: any timm, transformers or torch module whose backbone is that of the signatures, in any of its
+            naming dialects, wrapped or not, on any device, in fp16, bf16, fp32 or fp64.
+        signatures: what to add. Inside the patch each goes by the name of its corruption.
+        alpha: patch strength, one number for all or one for each, unitless; 0 is the clean model, 1 as
+            extracted, negative or above 1 is allowed. None: each signature's recommended strength.
+
+    Returns:
+        A handle, which is also a context manager that unpatches at its end.
+
+    Raises:
+        IncompatibleModelError: something does not fit; nothing was changed.
+        PatchStateError: the model carries one of these signatures already; nothing was changed.
+
+    Example:
+        >>> with patch(model, fog, alpha=0.8):  # doctest: +SKIP
+        ...     logits = model(images)
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"patch takes a live nn.Module, found {type(model).__name__}; for a file use `rws apply`")
+    if not signatures:
+        raise TypeError("patch needs at least one signature")
+    handle = Patch(model)
+    handle._add(signatures, _strengths(signatures, alpha), [s.config.corruption.name for s in signatures])
+    return handle
+
+
+def active_patches(model: nn.Module) -> tuple[Patch, ...]:
+    """The handles that are active on a model (made from this very object), oldest first."""
+    return tuple(_handles.get(model, ()))
+
+
+class Patch:
+    """A set of signatures on one model. Made by `patch`; also a context manager that unpatches at its end.
+
+    The model's weights are a function of its clean weights and the set of (signature, alpha) alone, summed
+    over every active handle: any order of operations ends in the same bits.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        # Weak, so that the list of handles kept for a model does not keep the model itself alive.
+        self._ref = weakref.ref(model)
+        self._label = type(model).__name__
+        self._entries: dict[str, tuple[RobustWeightSignature, float]] = {}
+        self._plans: dict[str, SignaturePlan] = {}
+
+    @property
+    def _model(self) -> nn.Module:
+        model = self._ref()
+        if model is None:
+            raise PatchStateError(f"the {self._label} that was patched does not exist any more")
+        return model
+
+    @property
+    def active(self) -> bool:
+        """Whether any signature of this handle is on the model."""
+        return bool(self._entries)
+
+    @property
+    def alphas(self) -> Mapping[str, float]:
+        """Name -> strength of the signatures of this handle."""
+        return {name: alpha for name, (_, alpha) in self._entries.items()}
+
+    @property
+    def plan(self) -> PatchPlan:
+        """Where the signatures of this handle went."""
+        return PatchPlan(self._label, tuple(self._plans.values()))
+
+    def set_alpha(self, **alphas: float) -> None:
+        """Rescale signatures by name, all at once: `p.set_alpha(fog=0.3, noise=0)`.
+
+        Raises:
+            PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
+            ValueError: a strength that is not a finite number.
+        """
+        self._require(alphas)
+        for name, alpha in alphas.items():
+            _check_strength(name, alpha)
+        deltas = [d for n, a in alphas.items() for d in self._deltas(n, self._entries[n][0], float(a))]
+        require_anchored(deltas)
+        commit(deltas, [])
+        for name, alpha in alphas.items():
+            self._entries[name] = (self._entries[name][0], float(alpha))
+
+    def add(self, signature: RobustWeightSignature, *, alpha: float | None = None, name: str | None = None) -> None:
+        """Add one more signature, under the name of its corruption or under `name`.
+
+        Raises:
+            IncompatibleModelError, PatchStateError: as `patch`; nothing was changed.
+        """
+        self._add([signature], _strengths([signature], alpha), [name or signature.config.corruption.name])
+
+    def remove(self, *names: str) -> None:
+        """Take signatures off by name; the others stay.
+
+        Raises:
+            PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
+        """
+        self._require(names)
+        commit([], [d for n in names for d in self._deltas(n, *self._entries[n])])
+        self._forget(names)
+
+    def unpatch(self, *, force: bool = False) -> None:
+        """Take all signatures of this handle off. Once no handle is left, every bit is as it was.
+
+        Args:
+            force: restore even if somebody changed a patched weight meanwhile; that change is lost.
+
+        Raises:
+            PatchStateError: nothing to take off, or a patched weight was changed (by training, by a forward
+                pass in train mode that updates batch-norm statistics, by load_state_dict ...).
+        """
+        if not self._entries:
+            raise PatchStateError("this patch is not on the model any more; it was taken off before")
+        names = tuple(self._entries)
+        commit([], [d for n in names for d in self._deltas(n, *self._entries[n])], force=force)
+        self._forget(names)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._entries:
+            self.unpatch()
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{n}={a:g}" for n, a in self.alphas.items()) or "taken off"
+        return f"<Patch on {self._label}: {inside}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Patch belongs to one live model and cannot be copied or pickled; save the model's state_dict (it "
+            "holds the patched weights) or the signatures instead"
+        )
+
+    def _add(self, signatures: Sequence[RobustWeightSignature], alphas: Sequence[float], names: Sequence[str]) -> None:
+        for i, name in enumerate(names):
+            if name in self._entries or name in names[:i]:
+                raise PatchStateError(
+                    f"the name {name!r} is taken in this patch; add the second one with p.add(signature, name=...)"
+                )
+        plan = plan_module(self._model, signatures).require()
+        entries = dict(zip(names, zip(signatures, alphas, strict=True), strict=True))
+        plans = dict(zip(names, plan.signatures, strict=True))
+        deltas = [
+            delta
+            for name, (signature, alpha) in entries.items()
+            for delta in self._deltas(name, signature, alpha, plans[name])
+        ]
+        self._refuse_twice(deltas)
+        commit(deltas, [])
+        self._entries |= entries
+        self._plans |= plans
+        live = _handles.setdefault(self._model, [])
+        if self not in live:
+            live.append(self)
+
+    def _deltas(
+        self, name: str, signature: RobustWeightSignature, alpha: float, plan: SignaturePlan | None = None
+    ) -> list[Place]:
+        """Where and what one signature adds: (owning module, attribute, delta)."""
+        order = signature.config.digest
+        return [
+            (*_owner(self._model, b.model), Delta(order, signature, b.pieces, alpha))
+            for b in (plan or self._plans[name]).bindings
+        ]
+
+    def _refuse_twice(self, deltas: list[Place]) -> None:
+        seen: set[tuple[nn.Module, str, str]] = set()
+        for module, attribute, delta in deltas:
+            if (module, attribute, delta.order) in seen or delta.order in deltas_on(module, attribute):
+                raise PatchStateError(
+                    f"the model carries this very signature ({delta.signature.config.corruption.name}) already; "
+                    "use set_alpha to change its strength. active_patches(model) lists the handles."
+                )
+            seen.add((module, attribute, delta.order))
+
+    def _require(self, names: Sequence[str] | Mapping[str, float]) -> None:
+        for name in names:
+            if name not in self._entries:
+                there = ", ".join(self._entries) or "none"
+                raise PatchStateError(f"no signature named {name!r} in this patch; there are: {there}")
+
+    def _forget(self, names: Sequence[str]) -> None:
+        for name in names:
+            del self._entries[name], self._plans[name]
+        if not self._entries:
+            _handles.get(self._model, []).remove(self)
+
+
+def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Sequence[float] | None) -> tuple[float, ...]:
+    if alpha is None:
+        return tuple(s.config.recommended_alpha for s in signatures)
+    values = tuple(alpha) if isinstance(alpha, Sequence) else (alpha,) * len(signatures)
+    if len(values) != len(signatures):
+        raise ValueError(f"{len(signatures)} signatures but {len(values)} values of alpha")
+    for signature, value in zip(signatures, values, strict=True):
+        _check_strength(signature.config.corruption.name, value)
+    return tuple(float(v) for v in values)
+
+
+def _check_strength(name: str, alpha: float) -> None:
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise ValueError(f"alpha of {name!r} must be a finite number, found {alpha!r}")
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute

@@ -1,0 +1,172 @@
+"""Decide where every delta of a signature goes in a model, before a weight is touched.
+
+Whatever can fail about fit, fails here; `patching.patch` carries out an accepted plan and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rws_hub import kinship
+from rws_hub.names import Shape
+from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
+from rws_hub.resolve import Match, Piece, match
+from rws_hub.signature import RobustWeightSignature
+from rws_hub.sources import Weights, WeightsLike, live_tensors, open_weights
+
+_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+
+def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature) -> PatchPlan:
+    """Decide where every delta of the signatures would go in a model. Pure: nothing is changed.
+
+    Args:
+        model: an `nn.Module`, a state dict, or a path to (sharded) safetensors.
+        signatures: what would be added; each is planned for itself.
+
+    Returns:
+        A plan; `plan.ok`, `plan.explain()` and `plan.require()` tell.
+
+    Raises:
+        CheckpointError: a path that cannot be read as weights.
+    """
+    if isinstance(model, nn.Module):
+        plan = plan_module(model, signatures)
+        tensors = live_tensors(model)
+        if any(t.is_meta for t in tensors.values()):
+            return plan
+        weights = Weights(plan.target, {}, lambda n: tensors[n].detach().cpu())
+    else:
+        weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
+        plan = PatchPlan(weights.label, tuple(_plan_one(weights.layout, {}, weights.label, s) for s in signatures))
+    judged = (
+        dataclasses.replace(p, similarity=_similarity(p.bindings, weights, s)) if p.ok else p
+        for p, s in zip(plan.signatures, signatures, strict=True)
+    )
+    return dataclasses.replace(plan, signatures=tuple(judged))
+
+
+def plan_module(model: nn.Module, signatures: Sequence[RobustWeightSignature]) -> PatchPlan:
+    """`plan_patch` of a live module without judging kinship: names and shapes only, no value is read."""
+    tensors = live_tensors(model)
+    layout = {n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point()}
+    label = type(model).__name__
+    return PatchPlan(label, tuple(_plan_one(layout, tensors, label, s) for s in signatures))
+
+
+def _plan_one(
+    layout: Mapping[str, Shape],
+    tensors: Mapping[str, torch.Tensor],
+    label: str,
+    signature: RobustWeightSignature,
+) -> SignaturePlan:
+    backbone = signature.config.backbone
+    places = match(backbone.family, backbone.layout, signature.names, layout)
+    best = places[0]
+    fitting = [m for m in places if m.fits]
+    rejected = _rejections(best, signature, layout)
+    if len(fitting) > 1:
+        found = ", ".join(f"'{m.prefix}'" for m in fitting)
+        rejected = [Rejection("unusable", label, f"the backbone occurs under {found}; patch one submodule alone")]
+    grouped: dict[str, list[Piece]] = {}
+    for piece in best.pieces if best.fits else ():
+        grouped.setdefault(piece.model, []).append(piece)
+    bindings = [Binding(n, tuple(pieces)) for n, pieces in grouped.items()]
+    if not rejected:
+        rejected = [r for n in grouped if n in tensors for r in _unusable(n, tensors[n])]
+        bindings, shared = _once_per_storage(bindings, tensors, signature)
+        rejected += shared
+    return SignaturePlan(
+        name=signature.config.corruption.name,
+        family=backbone.family,
+        dialect=best.dialect,
+        prefix=best.prefix,
+        bindings=tuple(bindings),
+        rejected=tuple(rejected),
+        resized=best.resized,
+        similarity=None,
+        touched=sum(signature.elements(n) for n in signature.names),
+    )
+
+
+def _rejections(best: Match, signature: RobustWeightSignature, layout: Mapping[str, Shape]) -> list[Rejection]:
+    config = signature.config
+    source = f"{config.backbone.architecture} has it"
+    out = [Rejection("mismatched", n, _shapes(n, best, signature, layout)) for n in best.mismatched]
+    out += [Rejection("missing", n, f"the signature's backbone {source}, this model does not") for n in best.missing]
+    out += [
+        Rejection("unexpected", n, "this model has it, the signature's backbone does not: another depth or variant")
+        for n in best.unexpected
+    ]
+    return out
+
+
+def _shapes(name: str, best: Match, signature: RobustWeightSignature, layout: Mapping[str, Shape]) -> str:
+    homes = [p.model for p in best.pieces if p.canonical == name]
+    found = " + ".join(str(list(layout[h])) for h in homes)
+    hint = " (another input size)" if name == "pos_embed" else ""
+    return f"signature {list(signature.config.shape(name))}, model {found}{hint}"
+
+
+def _unusable(name: str, tensor: torch.Tensor) -> list[Rejection]:
+    """Live tensors that a patch could not write into and restore exactly."""
+    why = None
+    if tensor.is_meta:
+        why = "it is on the meta device and holds no values; load the weights first"
+    elif tensor.is_inference():
+        why = "it was created in inference mode and cannot be changed; create the model outside of it"
+    elif type(tensor).__name__ not in ("Parameter", "Tensor", "Buffer"):
+        why = f"it is a {type(tensor).__name__}; only plain dense tensors can be patched"
+    elif tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
+        why = f"it is {tensor.layout}, {tensor.dtype}; expected a dense fp16, bf16, fp32 or fp64 tensor"
+    return [Rejection("unusable", name, why)] if why else []
+
+
+def _once_per_storage(
+    bindings: list[Binding], tensors: Mapping[str, torch.Tensor], signature: RobustWeightSignature
+) -> tuple[list[Binding], list[Rejection]]:
+    """Tied tensors are patched once. Two different deltas for one storage have no right answer."""
+    owners: dict[tuple[object, ...], Binding] = {}
+    rejected: list[Rejection] = []
+    kept: list[Binding] = []
+    for binding in bindings:
+        tensor = tensors.get(binding.model)
+        if tensor is None:
+            kept.append(binding)
+            continue
+        first = owners.setdefault((tensor.device, tensor.data_ptr()), binding)
+        if first is binding:
+            kept.append(binding)
+        elif not all(
+            torch.equal(signature.delta(a.canonical), signature.delta(b.canonical))
+            for a, b in zip(first.pieces, binding.pieces, strict=True)
+        ):
+            detail = f"it shares its storage with {first.model}, and the signature holds different deltas for the two"
+            rejected.append(Rejection("unusable", binding.model, detail))
+    return kept, rejected
+
+
+def _similarity(bindings: Sequence[Binding], weights: Weights, signature: RobustWeightSignature) -> float | None:
+    """Cosine of the model's sketch with the source's, over the tensors that the signature touches."""
+    homes: dict[str, list[tuple[Piece, str]]] = {}
+    for binding in bindings:
+        for piece in binding.pieces:
+            homes.setdefault(piece.canonical, []).append((piece, binding.model))
+
+    def read(name: str) -> torch.Tensor:
+        parts = [weights.read(m)[p.model_rows[0] : p.model_rows[1]] for p, m in sorted(homes[name], key=_by_rows)]
+        return torch.cat(parts)
+
+    wide = [n for n in homes if sum(d > 1 for d in signature.config.shape(n)) > 1]
+    if not wide:
+        return None
+    return kinship.similarity(kinship.sketch(wide, read), signature.config.sketch)
+
+
+def _by_rows(home: tuple[Piece, str]) -> tuple[int, int]:
+    return home[0].rows

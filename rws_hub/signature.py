@@ -1,0 +1,257 @@
+"""`RobustWeightSignature`: the user's object. Made by `extract`, kept in a folder or on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rws_hub import artifact, codec, hub
+from rws_hub._version import __version__
+from rws_hub.codec import Packed
+from rws_hub.config import check_config
+from rws_hub.errors import ExtractionError
+from rws_hub.extract import Trio, executed_modules, extract
+from rws_hub.identity import describe_backbone
+from rws_hub.layers import SHALLOW_SHARE, LayerRule
+from rws_hub.payload import read_payload, write_payload
+from rws_hub.results import Results
+from rws_hub.sources import WeightsLike, canonical_weights, open_weights
+from rws_hub.spec import (
+    FORMAT,
+    FORMAT_VERSION,
+    Codec,
+    Corruption,
+    Extraction,
+    Payload,
+    SignatureConfig,
+)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RobustWeightSignature:
+    """The quantized weight difference that makes one kind of model robust to one corruption.
+
+    Attributes:
+        config: everything but the numbers, as in `config.json`.
+        tensors: the stored deltas by canonical name.
+        payload: the bytes of `rws.safetensors`.
+
+    Example:
+        >>> from rws_hub import RobustWeightSignature, patch  # doctest: +SKIP
+        >>> fog = RobustWeightSignature.from_pretrained("user/resnet50-fog")  # doctest: +SKIP
+        >>> with patch(model, fog, alpha=0.8):  # doctest: +SKIP
+        ...     logits = model(images)
+    """
+
+    config: SignatureConfig
+    tensors: Mapping[str, Packed] = field(repr=False)
+    payload: bytes = field(repr=False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        subfolder: str | None = None,
+    ) -> RobustWeightSignature:
+        """Load a signature from a local folder or the Hub, and verify every byte of it.
+
+        The revision is resolved once and both files come from that commit. A local folder makes no
+        network call.
+
+        Raises:
+            NotASignatureError: the folder or repository holds no signature.
+            FormatVersionError, CorruptArtifactError: it does not hold what it promises.
+            huggingface_hub.errors: whatever the Hub client raises, untouched.
+        """
+        folder = hub.locate(
+            pretrained_model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            subfolder=subfolder,
+        )
+        config = artifact.read_config(folder)
+        payload = artifact.read_payload_bytes(folder, config)
+        return cls(config, read_payload(payload, config), payload)
+
+    @classmethod
+    def extract(
+        cls,
+        *,
+        standard: WeightsLike,
+        robust: WeightsLike,
+        pretrained: WeightsLike | None = None,
+        corruption: str,
+        license: str,
+        severity: int | None = None,
+        dataset: str | None = None,
+        layers: LayerRule = "shallow",
+        bits: int = 4,
+        batchnorm: Literal["delta", "none"] = "delta",
+        alpha: float = 1.0,
+        base_model: str | None = None,
+        base_revision: str | None = None,
+        example_input: torch.Tensor | None = None,
+        description: str = "",
+        progress: bool = False,
+    ) -> RobustWeightSignature:
+        """Compute a signature from checkpoints (ICML 2023, arXiv 2302.12480; docs/SPEC.md, section 4).
+
+        Args:
+            standard: the clean model: a module, a state dict, or a path to (sharded) safetensors.
+            robust: its robust twin.
+            pretrained: the weights both grew from: the paper's projection is taken. None: the robust
+                twin was fine-tuned from the clean one, and the plain difference is taken.
+            corruption: what the twin is robust to, one word such as "fog".
+            license: licence id of the artifact, such as "apache-2.0".
+            severity: 1 to 5.
+            dataset: what it was trained on, one word or a Hub id.
+            layers: "shallow" (a prefix of the layers, chosen from the measured differences), the number of
+                first layers, or a list of shell-style name patterns.
+            bits: 2 to 8, or 32 for plain float32. Vectors are kept in half precision or better.
+            batchnorm: "delta": affine parameters and statistics are part of the patch; "none": left alone.
+            alpha: recommended patch strength, unitless.
+            base_model: Hub id of the published clean model, if there is one.
+            base_revision: its 40-hex commit.
+            example_input: one input batch; only for `layers="shallow"` or a number on a backbone that no
+                name table covers: `standard` is run on it once to learn the execution order.
+            description: free text for the card.
+            progress: show a progress bar on stderr.
+
+        Raises:
+            CheckpointError, ExtractionError: naming the tensor, what was expected and what was found.
+        """
+        if bits not in (2, 3, 4, 5, 6, 7, 8, 32):
+            raise ExtractionError(f"bits={bits!r}: expected 2 to 8, or 32 for plain float32")
+        trio = Trio(
+            canonical_weights(open_weights(standard, "standard")),
+            canonical_weights(open_weights(robust, "robust")),
+            None if pretrained is None else canonical_weights(open_weights(pretrained, "pretrained")),
+        )
+        executed = executed_modules(standard, example_input, trio.standard)
+        found = extract(trio, layers, bits, batchnorm == "delta", executed, progress)
+        payload = write_payload(found.tensors)
+        named = () if isinstance(layers, (str, int)) else tuple(layers)
+        config = SignatureConfig(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
+            rws_hub_version=__version__,
+            description=description,
+            license=license,
+            corruption=Corruption(corruption, severity, dataset),
+            recommended_alpha=float(alpha),
+            relative_error=found.relative_error,
+            backbone=describe_backbone(standard, trio.standard.recognition, base_model, base_revision),
+            sources=found.sources,
+            sketch=found.sketch,
+            extraction=Extraction(
+                recipe="from-clean" if pretrained is None else "two-branch",
+                method="difference" if pretrained is None else "projection",
+                layers="names" if named else "shallow" if layers == "shallow" else "first",
+                share=SHALLOW_SHARE if layers == "shallow" else None,
+                patterns=named,
+                batchnorm=batchnorm,
+                profile=found.profile,
+            ),
+            codec=Codec("float32" if bits == 32 else "uniform", bits),
+            tensors=found.facts,
+            payload=Payload(len(payload), hashlib.sha256(payload).hexdigest()),
+            digest="",
+        ).with_seal()
+        try:
+            check_config(config)
+        except ValueError as error:
+            raise ExtractionError(str(error).removeprefix("config.json: ")) from error
+        return cls(config, found.tensors, payload)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of the tensors that the signature changes, in execution order of the layers."""
+        return tuple(self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk of `config.json` and `rws.safetensors` together."""
+        return len(self.config.to_text().encode()) + len(self.payload)
+
+    def delta(self, name: str) -> torch.Tensor:
+        """The decoded delta of one tensor, float32, of the shape it has in the canonical layout.
+
+        For a running variance it is ln(robust / standard), which a patch applies as
+        theta * exp(alpha * delta); everything else is added: theta + alpha * delta.
+
+        Raises:
+            KeyError: the signature does not touch this tensor.
+        """
+        return codec.unpack(self.tensors[name], self.config.codec.bits)
+
+    def elements(self, name: str) -> int:
+        """Number of elements of one delta."""
+        return math.prod(self.config.shape(name))
+
+    def save_pretrained(self, save_directory: str | Path, *, results: Results | None = None) -> None:
+        """Write config, payload and card (and results) to a folder. No network. Same signature, same bytes.
+
+        A card that is already there keeps what a person wrote in it. Results already there are kept if they
+        are of this signature.
+
+        Raises:
+            ArtifactError: results of another signature, or the folder holds something else's config.json.
+            CardError: the card that is there cannot be read.
+        """
+        artifact.write_folder(Path(save_directory), self.config, self.payload, results)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload robust weight signature",
+        create_pr: bool = False,
+        results: Results | None = None,
+    ) -> str:
+        """Publish as one atomic commit, keeping what a person wrote in the remote card.
+
+        Args:
+            repo_id: `namespace/name`; created if it does not exist.
+            private: for a repository that is created now; None takes the account's default.
+            token: Hub token; None takes the stored login.
+            revision: branch to commit to (created if missing), or `refs/pr/N`; None is the main branch.
+            commit_message: title of the commit.
+            create_pr: open a pull request instead of committing to the branch.
+            results: what was measured, for card and `results.json`.
+
+        Returns:
+            URL of the commit, or of the pull request; of the head commit if nothing had changed.
+
+        Raises:
+            NotASignatureError: the repository holds another kind of model; it is not overwritten.
+            huggingface_hub.errors: whatever the Hub client raises, untouched; a branch that moved meanwhile
+                is an HfHubHTTPError of status 412, and nothing was written.
+        """
+        return hub.push(
+            repo_id,
+            artifact.Contents(self.config, self.payload, results, figures={}),
+            local_card=None,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )

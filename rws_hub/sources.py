@@ -1,0 +1,188 @@
+"""Where weights come from: a module, a state dict, or safetensors files read tensor by tensor.
+
+A `Weights` is only a layout and a way to read one tensor; files are read with plain reads, not mapped,
+so that walking through a checkpoint of any size keeps a few tensors in memory and no more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from rws_hub.errors import CheckpointError
+from rws_hub.names import Shape
+from rws_hub.resolve import Piece, Recognition, recognise
+
+WeightsLike: TypeAlias = "nn.Module | Mapping[str, torch.Tensor] | str | Path"
+
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+INDEX_SUFFIX = ".safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Floating tensors by name.
+
+    Attributes:
+        label: what to call this source in messages.
+        layout: name -> shape; integer buffers and second names of shared tensors are left out.
+        read: returns one tensor on the CPU, in its own dtype.
+    """
+
+    label: str
+    layout: Mapping[str, Shape]
+    read: Callable[[str], torch.Tensor]
+
+
+def open_weights(source: WeightsLike, label: str) -> Weights:
+    """Open a module, a state dict or a path to (sharded) safetensors, reading nothing but names and shapes.
+
+    Raises:
+        CheckpointError: the path is not safetensors, or holds something that could be no parameter.
+    """
+    if isinstance(source, nn.Module):
+        return _from_tensors(live_tensors(source), label)
+    if isinstance(source, Mapping):
+        return _from_tensors(source, label)
+    files = checkpoint_files(Path(source))
+    where: dict[str, Path] = {}
+    layout: dict[str, Shape] = {}
+    for file in files:
+        for name, (dtype, shape) in file_layout(file).items():
+            if name in where:
+                raise CheckpointError(f"{label}: the tensor {name} is in {where[name].name} and in {file.name}")
+            if dtype in _FLOATS:
+                where[name], layout[name] = file, shape
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(where[name], framework="pt", backend="pread") as handle:
+            tensor: torch.Tensor = handle.get_tensor(name)
+            return tensor
+
+    return Weights(label, layout, read)
+
+
+def live_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and persistent buffer of a module, the very objects, under every name they have."""
+    found: dict[str, torch.Tensor] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = f"{prefix}." if prefix else ""
+        buffers = {n: b for n, b in module._buffers.items() if n not in module._non_persistent_buffers_set}
+        for name, tensor in {**module._parameters, **buffers}.items():
+            if tensor is not None:
+                found[dot + name] = tensor
+    return found
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """The safetensors files behind a path: one file, an index, or a folder with either.
+
+    Raises:
+        CheckpointError: nothing usable there, a pickle, or an index that names a file elsewhere.
+    """
+    if path.is_dir():
+        indices = sorted(path.glob("*" + INDEX_SUFFIX))
+        singles = sorted(path.glob("*.safetensors"))
+        if len(indices) > 1 or (not indices and len(singles) != 1):
+            raise CheckpointError(
+                f"{path}: expected one .safetensors file or one index, found {len(indices)} indices and "
+                f"{len(singles)} files. Name the file itself."
+            )
+        path = (indices or singles)[0]
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file or folder")
+    if path.name.endswith(INDEX_SUFFIX):
+        return _index_files(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: only .safetensors is read (a pickle can run code). Load it with its own library and pass "
+            "the model, or save it again with safetensors."
+        )
+    return [path]
+
+
+def file_layout(file: Path) -> dict[str, tuple[str, Shape]]:
+    """Name -> (safetensors dtype, shape) of one file, from its header alone.
+
+    Raises:
+        CheckpointError: not a readable safetensors file.
+    """
+    try:
+        with safe_open(file, framework="pt", backend="pread") as handle:
+            slices = {name: handle.get_slice(name) for name in handle.keys()}
+            return {n: (str(s.get_dtype()), tuple(s.get_shape())) for n, s in slices.items()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
+
+
+def _index_files(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{index}: not a safetensors index ({error})") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: {name!r} is not the name of a file beside it")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index}: the shard {name} is missing")
+    return [index.parent / n for n in names]
+
+
+def _from_tensors(tensors: Mapping[str, torch.Tensor], label: str) -> Weights:
+    kept: dict[str, torch.Tensor] = {}
+    seen: set[tuple[object, ...]] = set()
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            continue
+        if tensor.is_meta:
+            raise CheckpointError(f"{label}: {name} is on the meta device and holds no values; load the weights first")
+        key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and key in seen:
+            continue  # a second name of a shared tensor
+        seen.add(key)
+        kept[name] = tensor
+    return Weights(label, {n: tuple(t.shape) for n, t in kept.items()}, lambda n: kept[n].detach().cpu())
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalWeights:
+    """Weights under canonical names (`recognition.body`): a fused tensor is put together row block by row block."""
+
+    label: str
+    recognition: Recognition
+    read: Callable[[str], torch.Tensor]
+
+
+def canonical_weights(weights: Weights) -> CanonicalWeights:
+    """Explain a source's names.
+
+    Raises:
+        CheckpointError: nothing floating in it, or several backbones that could be meant.
+    """
+    if not weights.layout:
+        raise CheckpointError(f"{weights.label}: holds no floating tensors")
+    found = recognise(weights.layout)
+    if len(found) > 1:
+        places = ", ".join(f"{r.family} under '{r.prefix}'" for r in found)
+        raise CheckpointError(f"{weights.label}: several backbones could be meant ({places}); pass one of them alone")
+    pieces: dict[str, list[Piece]] = {}
+    for piece in sorted(found[0].pieces, key=lambda p: p.rows):
+        pieces.setdefault(piece.canonical, []).append(piece)
+
+    def read(name: str) -> torch.Tensor:
+        parts = [_rows(weights.read(p.model), p) for p in pieces[name]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    return CanonicalWeights(weights.label, found[0], read)
+
+
+def _rows(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
+    start, stop = piece.model_rows
+    return tensor if tensor.ndim == 0 or (start, stop) == (0, tensor.shape[0]) else tensor[start:stop]

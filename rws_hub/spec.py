@@ -1,0 +1,206 @@
+"""What an artifact *is*: the frozen types behind `config.json` (docs/SPEC.md, normative).
+
+Nothing here knows torch: `rws info`, cards and the Hub need only this. A config is valid when every
+key is known, every value has its type, the digest over its deciding values holds, and the rules of
+`config.check_config` hold. Text in `description` may be edited by a person; nothing else may.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from rws_hub import jsonio
+
+CONFIG_FILE = "config.json"
+PAYLOAD_FILE = "rws.safetensors"
+CARD_FILE = "README.md"
+RESULTS_FILE = "results.json"
+FORMAT = "rws"
+FORMAT_VERSION = 1
+MAX_CONFIG_BYTES = 16 * 2**20
+
+# The only keys that a digest leaves out: the digest itself and the text that a person may edit.
+UNSEALED_KEYS = ("description", "digest")
+
+Op = Literal["add", "multiply"]
+Encoding = Literal["codes", "float16", "float32"]
+Granularity = Literal["row", "tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The architecture a signature fits, in canonical names (docs/SPEC.md, section 3).
+
+    Attributes:
+        library: where the source model came from ("timm", "transformers", "torchvision", "torch").
+        architecture: the library's name for it, or the class name.
+        repo_id, revision: the published clean model, when there is one; revision is a 40-hex commit.
+        family: name table that explains the layout, or "identity".
+        dialect: naming scheme of the source (provenance; the layout is canonical).
+        layout: canonical name -> shape of every floating parameter and buffer of the body.
+        head: the same for the classification head, which a signature never touches.
+        function: advisory facts that names and shapes cannot show (activation, norm eps).
+    """
+
+    library: str
+    architecture: str
+    repo_id: str | None
+    revision: str | None
+    family: str
+    dialect: str
+    layout: dict[str, tuple[int, ...]]
+    head: dict[str, tuple[int, ...]]
+    function: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One checkpoint that a signature was computed from.
+
+    `sha256` covers the touched tensors (docs/SPEC.md, section 7), so it names the exact weights.
+    """
+
+    role: Literal["pretrained", "standard", "robust"]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corruption:
+    """What the robust model was made robust to. `severity` is 1 to 5, as in the common-corruption benchmarks."""
+
+    name: str
+    severity: int | None
+    dataset: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitProfile:
+    """How much one unit of the backbone changed: ||robust - standard|| / ||standard||, unitless."""
+
+    unit: str
+    parameters: int
+    relative_difference: float
+    touched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """How the difference was taken and which part of it was kept.
+
+    Attributes:
+        recipe: "two-branch" (both twins grown from the pretrained weights) or "from-clean".
+        method: "projection" (orthogonal to the clean fine-tuning direction) or "difference".
+        layers: the rule as given: "shallow", "first K" or "names".
+        share: for "shallow", the share of the total squared relative difference the prefix must hold.
+        patterns: for "names", the patterns as given.
+        batchnorm: "delta" (affine and means add, variances multiply) or "none".
+        profile: every unit of the body in execution order.
+    """
+
+    recipe: Literal["two-branch", "from-clean"]
+    method: Literal["projection", "difference"]
+    layers: Literal["shallow", "first", "names"]
+    share: float | None
+    patterns: tuple[str, ...]
+    batchnorm: Literal["delta", "none"]
+    profile: tuple[UnitProfile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """`scheme` "uniform": value = code * scale, code a signed integer of `bits` bits; 32 bits: plain float32."""
+
+    scheme: Literal["uniform", "float32"]
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """One stored delta.
+
+    Attributes:
+        op: "add" (theta + alpha * delta) or "multiply" (theta * exp(alpha * delta)).
+        projected: whether the clean fine-tuning direction was projected out.
+        encoding: how the payload stores it.
+        granularity: one scale per row of axis 0, or one for the tensor; None unless "codes".
+        relative_error: ||decoded - delta|| / ||delta||, unitless, as measured when written.
+        relative_norm: ||delta|| / ||standard||, unitless (for "multiply": root mean square of delta).
+    """
+
+    op: Op
+    projected: bool
+    encoding: Encoding
+    granularity: Granularity | None
+    relative_error: float
+    relative_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A small seeded count-sketch of the clean weights, to judge kinship of another model (SPEC, section 8)."""
+
+    method: Literal["countsketch-256-v1"]
+    values: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Size in bytes and digest of `rws.safetensors`."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SignatureConfig:
+    """`config.json`, whole. `digest` seals every value except `description`."""
+
+    format: str
+    format_version: int
+    rws_hub_version: str
+    description: str
+    license: str
+    corruption: Corruption
+    recommended_alpha: float
+    relative_error: float
+    backbone: Backbone
+    sources: tuple[Source, ...]
+    sketch: Sketch
+    extraction: Extraction
+    codec: Codec
+    tensors: dict[str, TensorFacts]
+    payload: Payload
+    digest: str
+
+    @cached_property
+    def sealed(self) -> str:
+        """The digest that this config's values have, whatever `digest` says (sha256, hex)."""
+        data = {k: v for k, v in jsonio.to_json(self).items() if k not in UNSEALED_KEYS}
+        return hashlib.sha256(jsonio.canonical(data)).hexdigest()
+
+    def with_seal(self) -> SignatureConfig:
+        """The same config with `digest` set to what its values give."""
+        return dataclasses.replace(self, digest=self.sealed)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a stored delta."""
+        return self.backbone.layout[name]
+
+    @property
+    def touched_parameters(self) -> int:
+        """How many weights and statistics the signature changes."""
+        return sum(math.prod(self.shape(n)) for n in self.tensors)
+
+    @property
+    def body_parameters(self) -> int:
+        """How many weights and statistics the whole body has."""
+        return sum(math.prod(s) for s in self.backbone.layout.values())
+
+    def to_text(self) -> str:
+        """The text of `config.json`. Same config, same text."""
+        return jsonio.pretty(jsonio.to_json(self))
