@@ -89,24 +89,24 @@ def _prepare(module: nn.Module, attribute: str, deltas: Mapping[str, Delta], for
     anchor = _anchors.get(module, {}).get(attribute)
     if anchor is None:
         clean = live.detach().clone()
-        return _Write(module, attribute, live, clean, _compose(clean, deltas, attribute), clean, anchor)
+        return _Write(module, attribute, live, clean, compose(clean, deltas, attribute), clean, anchor)
     name = f"{type(module).__name__}.{attribute}"
     if anchor.clean.dtype != live.dtype or anchor.clean.shape != live.shape:
         raise PatchStateError(
             f"{name}: the model is {live.dtype} {list(live.shape)} now and was {anchor.clean.dtype} "
-            f"{list(anchor.clean.shape)} when it was patched. Unpatch before converting a model; to go on, convert it back."
+            f"{list(anchor.clean.shape)} when it was patched. Unpatch before converting; convert it back to go on."
         )
     clean = anchor.clean.to(live.device)
-    if not force and not _same_bits(live, _compose(clean, anchor.deltas, attribute)):
+    if not force and not _same_bits(live, compose(clean, anchor.deltas, attribute)):
         raise PatchStateError(
             f"{name} was changed while it was patched (training, batch-norm statistics updated in train mode, or "
             "load_state_dict). Unpatching would undo that change: call unpatch(force=True) to restore the clean "
             "values all the same. Nothing was changed now."
         )
-    return _Write(module, attribute, live, live.detach().clone(), _compose(clean, deltas, attribute), clean, anchor)
+    return _Write(module, attribute, live, live.detach().clone(), compose(clean, deltas, attribute), clean, anchor)
 
 
-def _compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) -> torch.Tensor:
+def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) -> torch.Tensor:
     """The live values: clean + sum(alpha * delta), or clean * exp(sum(alpha * delta)), in fp32, rounded once."""
     moving = [deltas[k] for k in sorted(deltas) if deltas[k].alpha != 0]
     if not moving:
@@ -126,7 +126,7 @@ def _compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) -
     if not bool((torch.isfinite(result) | ~torch.isfinite(clean)).all()):
         strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
         raise PatchStateError(
-            f"{attribute}: with {strengths} the result overflows {clean.dtype}. Nothing was changed; use a smaller alpha."
+            f"{attribute}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha."
         )
     return result
 
@@ -154,11 +154,12 @@ def require_anchored(deltas: Sequence[Place]) -> None:
     for module, attribute, delta in deltas:
         if delta.order not in deltas_on(module, attribute):
             raise PatchStateError(
-                f"{type(module).__name__}.{attribute} is not the one that was patched: the module was replaced meanwhile"
+                f"{type(module).__name__}.{attribute} is not the one that was patched: its module was replaced"
             )
 
 
 def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:
+    """What is on one tensor now, by the digest of its signature; a copy."""
     anchor = _anchors.get(module, {}).get(attribute)
     return dict(anchor.deltas) if anchor else {}
 

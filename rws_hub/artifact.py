@@ -1,6 +1,6 @@
-"""An artifact as files: what a folder or repository of a signature holds, and how it is written.
+"""The files of an artifact: verified reading, and writing that leaves the old file or the new one, never half.
 
-Needs no torch, so `rws info`, cards and pushes of a folder stay fast.
+Needs no torch and no Hub client, so that `rws info` stays fast.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from rws_hub.card import render_card
-from rws_hub.card_merge import merge_card
 from rws_hub.config import parse_config
-from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
+from rws_hub.errors import CorruptArtifactError, NotASignatureError
 from rws_hub.results import Results, parse_results
 from rws_hub.spec import (
     CARD_FILE,
@@ -29,42 +26,6 @@ from rws_hub.spec import (
 )
 
 FIGURES = "figures"
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """Everything an artifact holds but its card, which depends on where it goes.
-
-    Attributes:
-        config: the parsed config.
-        payload: bytes of `rws.safetensors`.
-        results: what was measured, if anything was.
-        figures: PNG bytes by file name (without the `figures/` folder).
-    """
-
-    config: SignatureConfig
-    payload: bytes
-    results: Results | None
-    figures: Mapping[str, bytes]
-
-    def __post_init__(self) -> None:
-        if self.results is not None:
-            self.results.require_for(self.config)
-
-    def files(self, repo_id: str | None, *existing_cards: str) -> dict[str, bytes]:
-        """Every file by its path in the artifact; the card keeps what people wrote in `existing_cards`."""
-        figures = tuple(f"{FIGURES}/{n}" for n in sorted(self.figures))
-        card = render_card(self.config, self.results, repo_id, figures)
-        for existing in existing_cards:
-            card = merge_card(card, existing)
-        files = {
-            PAYLOAD_FILE: self.payload,
-            CONFIG_FILE: self.config.to_text().encode(),
-            CARD_FILE: card.encode(),
-        }
-        if self.results is not None:
-            files[RESULTS_FILE] = self.results.to_text().encode()
-        return files | {f"{FIGURES}/{n}": data for n, data in self.figures.items()}
 
 
 def read_config(folder: Path) -> SignatureConfig:
@@ -119,41 +80,10 @@ def read_results(folder: Path) -> Results | None:
     return parse_results(file.read_bytes(), str(file)) if file.is_file() else None
 
 
-def read_contents(folder: Path) -> Contents:
-    """Everything in a folder, verified."""
-    config = read_config(folder)
-    figures = {f.name: f.read_bytes() for f in sorted((folder / FIGURES).glob("*.png"))}
-    return Contents(config, verify_payload(folder, config), read_results(folder), figures)
-
-
 def read_card(folder: Path) -> str | None:
     """`README.md` of a folder, or None if there is none."""
     file = folder / CARD_FILE
     return file.read_text("utf-8") if file.is_file() else None
-
-
-def write_folder(
-    folder: Path,
-    config: SignatureConfig,
-    payload: bytes,
-    results: Results | None,
-    figures: Mapping[str, bytes] | None = None,
-) -> None:
-    """Write an artifact: a new folder appears whole or not at all; files of an existing one are replaced one by one.
-
-    In an existing folder the payload is replaced before the config that vouches for it, so a reader never
-    takes a half-written artifact for a whole one.
-
-    Raises:
-        ArtifactError: the folder belongs to something else, or holds results of another signature.
-    """
-    cards: list[str] = []
-    if folder.exists():
-        results = _kept_results(folder, config, results)
-        card = read_card(folder)
-        cards = [] if card is None else [card]
-    contents = Contents(config, payload, results, figures or {})
-    write_files(folder, contents.files(None, *cards))
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -173,28 +103,6 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
             _write(scratch / target.name, data)
             target.parent.mkdir(parents=True, exist_ok=True)
             (scratch / target.name).replace(target)
-
-
-def _kept_results(folder: Path, config: SignatureConfig, results: Results | None) -> Results | None:
-    """The results to write into an existing folder; refuses folders that are not ours to write into."""
-    if not folder.is_dir():
-        raise ArtifactError(f"{folder}: is a file; a signature is saved as a folder")
-    if (folder / CONFIG_FILE).is_file():
-        try:
-            read_config(folder)
-        except NotASignatureError as error:
-            raise ArtifactError(f"{folder}: holds the config.json of something else; choose another folder") from error
-        except ArtifactError:
-            pass  # a damaged signature of ours may be written anew
-    found = read_results(folder)
-    if results is not None or found is None:
-        return results
-    if found.payload_sha256 != config.payload.sha256:
-        raise ArtifactError(
-            f"{folder / RESULTS_FILE} was measured on another signature. Delete it, pass results=, or choose "
-            "another folder."
-        )
-    return found
 
 
 @contextlib.contextmanager

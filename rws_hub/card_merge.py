@@ -6,11 +6,13 @@ between the markers is recognised by digests and moved below the block; nothing 
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import yaml
-from yaml.nodes import MappingNode, Node
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from rws_hub.errors import CardError
 
@@ -27,9 +29,10 @@ _SEPARATOR = re.compile(r"\|[\s:|-]+")
 
 # Values of these keys are sets: ours and theirs together. Any other key has one owner.
 _UNITED = ("tags", "datasets", "metrics")
+_SEQUENCE = "tag:yaml.org,2002:seq"
 _BASE_MODEL_TAG = "base_model:adapter:"
-# One line per value, however long: YAML's folding would make a card's bytes depend on word lengths.
-_WIDTH = 10**6
+# Metadata is written with one line per value, however long.
+YAML_WIDTH = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,11 @@ def merge_card(new: str, existing: str) -> str:
         written = _foreign(_DIGESTS.sub("", theirs.block), generated | _digests(ours.block) | kept_elsewhere)
         after = _with_notes(after, written)
     block = f"<!-- rws-hub:begin sha256={_sha256(ours.block)} -->\n{ours.block}\n<!-- rws-hub:end -->"
-    front = f"---\n{_dump(_merge_metadata(ours, theirs))}---\n\n"
-    merged = front + _join(before, block, after) + "\n"
-    return merged.replace("\n", "\r\n") if _uses_crlf(existing) else merged
+    metadata = yaml.serialize(
+        _merge_metadata(ours, theirs), Dumper=yaml.SafeDumper, allow_unicode=True, width=YAML_WIDTH
+    )
+    merged = f"---\n{metadata}---\n\n{_join(before, block, after)}\n"
+    return merged.replace("\n", "\r\n") if existing.partition("\n")[0].endswith("\r") else merged
 
 
 def seal(block: str) -> str:
@@ -133,24 +138,130 @@ def _read_metadata(text: str, what: str) -> list[tuple[Node, Node]]:
     if not isinstance(root, MappingNode):
         raise CardError(f"the metadata of {what} is not a YAML mapping")
     pairs: list[tuple[Node, Node]] = root.value
-    keys = [key.value for key, _ in pairs]
+    keys = [str(key.value) for key, _ in pairs]
     if twice := [k for k in keys if keys.count(k) > 1]:
         raise CardError(f"the metadata of {what} has the key {twice[0]!r} twice")
     return pairs
 
 
 def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:
-    """Nodes, not values: YAML would read a person's `language: no` as false and write it back so."""
-    found = {key.value: value for key, value in theirs.metadata}
-    merged: dict[str, tuple[Node, Node]] = {k.value: (k, v) for k, v in [*ours.metadata, *theirs.metadata][::-1]}
-    order = dict.fromkeys(k.value for k, _ in [*ours.metadata, *theirs.metadata])
-    for key in _UNITED:
-        if key in found and key in merged and merged[key][1] is not found[key]:
-            merged[key] = (merged[key][0], _united(merged[key][1], found[key], key))
-    if "model-index" in found:
-        index = _other_entries(found["model-index"], ours, merged["model-index"][1])
-        if index.value:
-            merged["model-index"] = (merged["model-index"][0], index)
-        else:
-            del merged["model-index"], order["model-index"]
-    return MappingNode("tag:yaml.org,2002:map", [merged[k] for k in order], flow_style=False)
+    """Nodes, not values: YAML would read a person's `language: no` as false, and write it back as that."""
+    merged = {key.value: (key, value) for key, value in ours.metadata}
+    for key, value in theirs.metadata:
+        if key.value in _UNITED and key.value in merged:
+            merged[key.value] = (key, _united(merged[key.value][1], value, key.value))
+        merged.setdefault(key.value, (key, value))
+    if "model-index" in merged:
+        # An entry of our name is ours even where we have no results any more: they were of another payload.
+        title = re.sub(r"\\(.)", r"\1", (ours.block or "").split("\n", 1)[0].removeprefix("# "))
+        entries = _model_index(ours.metadata)
+        names = {title, *(_entry_name(e) for e in entries)}
+        entries += [e for e in _model_index(theirs.metadata) if _entry_name(e) not in names]
+        key, _ = merged.pop("model-index")
+        if entries:
+            merged["model-index"] = (key, SequenceNode(_SEQUENCE, entries, flow_style=False))
+    return MappingNode("tag:yaml.org,2002:map", list(merged.values()), flow_style=False)
+
+
+def _united(ours: Node, theirs: Node, key: str) -> SequenceNode:
+    nodes = _scalars(ours, key)
+    replaced = any(n.value.startswith(_BASE_MODEL_TAG) for n in nodes)
+    for node in _scalars(theirs, key):
+        stale = replaced and node.value.startswith(_BASE_MODEL_TAG)
+        if not stale and node.value not in [n.value for n in nodes]:
+            nodes.append(node)
+    return SequenceNode(_SEQUENCE, nodes, flow_style=False)
+
+
+def _scalars(node: Node, key: str) -> list[ScalarNode]:
+    if node.tag == "tag:yaml.org,2002:null":
+        return []
+    items = node.value if isinstance(node, SequenceNode) else [node]
+    words = [item for item in items if isinstance(item, ScalarNode)]
+    if len(words) != len(items):
+        raise CardError(f"the metadata key {key!r} of the existing card is not a list of words")
+    return words
+
+
+def _model_index(metadata: list[tuple[Node, Node]]) -> list[Node]:
+    for key, value in metadata:
+        if key.value == "model-index":
+            if not isinstance(value, SequenceNode):
+                raise CardError("the metadata key 'model-index' of the existing card is not a list")
+            return list(value.value)
+    return []
+
+
+def _entry_name(entry: Node) -> str | None:
+    pairs = entry.value if isinstance(entry, MappingNode) else []
+    return next((str(value.value) for key, value in pairs if key.value == "name"), None)
+
+
+def _pieces(text: str) -> list[str]:
+    """The smallest parts that a person would write or edit.
+
+    They are paragraphs, list items, code blocks, table rows, and a table's heading with the line below it.
+    """
+    found: list[list[str]] = []
+    fence, joins = "", False
+    for line in text.split("\n"):
+        opening = _FENCE.match(line)
+        if fence:
+            found[-1].append(line)
+            if opening and opening[1].startswith(fence) and line.strip() == opening[1]:
+                fence, joins = "", False
+            continue
+        if not line.strip():
+            joins = False
+            continue
+        row, separator = line.startswith("|"), _SEPARATOR.fullmatch(line)
+        if not ((joins and not row and not opening and not _ITEM.match(line)) or (separator and found)):
+            found.append([])
+        found[-1].append(line)
+        fence, joins = opening[1] if opening else "", not row
+    return ["\n".join(lines) for lines in found]
+
+
+def _foreign(text: str, known: Collection[str]) -> str:
+    """The pieces of a text that are not known by their digests; table rows under the heading of their table."""
+    kept: list[str] = []
+    heading = ""
+    for piece in _pieces(text):
+        if not piece.startswith("|"):
+            heading = ""
+        elif "\n" in piece:
+            heading = piece
+        if _digest(piece) not in known:
+            kept += [heading, piece] if heading not in ("", piece) else [piece]
+            heading = ""
+    joined = ""
+    for before, piece in zip(["", *kept], kept, strict=False):
+        row = before.startswith("|") and piece.startswith("|") and "\n" not in piece
+        item = _ITEM.match(before) and _ITEM.match(piece)
+        joined += ("\n" if row or item else "\n\n") + piece
+    return joined.strip("\n")
+
+
+def _with_notes(after: str, notes: str) -> str:
+    heading = re.search(f"^{NOTES}[ \t]*$", after, re.MULTILINE)
+    if not notes or heading is None:
+        return _join(after, NOTES, notes) if notes else after
+    return _join(after[: heading.end()], notes, after[heading.end() :].strip("\n"))
+
+
+def _join(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _digests(text: str) -> set[str]:
+    return {_digest(piece) for piece in _pieces(text)}
+
+
+def _digest(piece: str) -> str:
+    """Eight hex digits; blanks at the ends of lines do not count, since editors remove them."""
+    lines = [line.rstrip() for line in piece.split("\n")]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
+
+
+def _sha256(block: str) -> str:
+    return hashlib.sha256(block.encode()).hexdigest()

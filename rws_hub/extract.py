@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -89,7 +90,7 @@ def extract(
     body = trio.standard.recognition.body
     family = trio.standard.recognition.family
     units = layers.units_of(family, body, executed)
-    bar: tqdm[None] = tqdm(total=len(body), desc="measuring", unit="tensor", disable=not progress, leave=False)
+    bar: tqdm[NoReturn] = tqdm(total=len(body), desc="measuring", unit="tensor", disable=not progress, leave=False)
     differences = {u.label: _relative_difference(trio, u, bar) for u in units}
     bar.close()
     chosen = layers.choose(rule, units, differences, family != IDENTITY or executed is not None)
@@ -212,7 +213,7 @@ def _blocks(standard: torch.Tensor, robust: torch.Tensor, pretrained: torch.Tens
         yield i, s[i:j].double(), r[i:j].double(), None if t is None else t[i:j].double()
 
 
-def _relative_difference(trio: Trio, unit: Unit, bar: tqdm[None]) -> float:
+def _relative_difference(trio: Trio, unit: Unit, bar: tqdm[NoReturn]) -> float:
     """||robust - standard|| / ||standard|| over a layer's matrices and kernels (its vectors, if it has no others)."""
     body = trio.standard.recognition.body
     wide = [n for n in unit.names if sum(d > 1 for d in body[n]) > 1]

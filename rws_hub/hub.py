@@ -12,8 +12,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
 from rws_hub._version import __version__
-from rws_hub.artifact import Contents
 from rws_hub.config import is_repo_id, parse_config
+from rws_hub.contents import Contents
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE
 

@@ -19,8 +19,9 @@ from rws_hub.errors import ExtractionError
 from rws_hub.names import Layout, families
 from rws_hub.resolve import plain_names
 
-# "shallow": the shortest prefix of layers that holds this share of the summed squared relative differences.
-SHALLOW_SHARE = 0.5
+# "shallow": the shortest prefix of layers that holds this share of the summed relative differences. Plain
+# differences, not squared ones: squares let one restless stem decide alone (docs/DECISIONS.md).
+SHALLOW_SHARE = 0.7
 
 LayerRule = Literal["shallow"] | int | Sequence[str]
 
@@ -115,10 +116,10 @@ def choose(rule: LayerRule, units: Sequence[Unit], profile: Mapping[str, float],
 
 
 def _shallow_depth(differences: Sequence[float]) -> int:
-    total = sum(d * d for d in differences)
+    total = sum(differences)
     held = 0.0
     for depth, difference in enumerate(differences, 1):
-        held += difference * difference
+        held += difference
         if held >= SHALLOW_SHARE * total:
             return depth
     return len(differences)

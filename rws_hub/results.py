@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rws_hub import jsonio
+from rws_hub.config import is_repo_id
 from rws_hub.errors import CorruptArtifactError, FormatVersionError
-from rws_hub.spec import RESULTS_FILE, SignatureConfig, is_repo_id
+from rws_hub.spec import RESULTS_FILE, SignatureConfig
 
 RESULTS_FORMAT: Literal["rws-results"] = "rws-results"
 RESULTS_FORMAT_VERSION = 1

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from rws_hub import artifact, codec, hub
+from rws_hub import artifact, codec, contents, hub
 from rws_hub._version import __version__
 from rws_hub.codec import Packed
 from rws_hub.config import check_config
@@ -213,7 +213,7 @@ class RobustWeightSignature:
             ArtifactError: results of another signature, or the folder holds something else's config.json.
             CardError: the card that is there cannot be read.
         """
-        artifact.write_folder(Path(save_directory), self.config, self.payload, results)
+        contents.write_folder(Path(save_directory), self.config, self.payload, results)
 
     def push_to_hub(
         self,
@@ -247,7 +247,7 @@ class RobustWeightSignature:
         """
         return hub.push(
             repo_id,
-            artifact.Contents(self.config, self.payload, results, figures={}),
+            contents.Contents(self.config, self.payload, results, figures={}),
             local_card=None,
             private=private,
             token=token,

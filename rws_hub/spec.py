@@ -96,7 +96,7 @@ class Extraction:
         recipe: "two-branch" (both twins grown from the pretrained weights) or "from-clean".
         method: "projection" (orthogonal to the clean fine-tuning direction) or "difference".
         layers: the rule as given: "shallow", "first K" or "names".
-        share: for "shallow", the share of the total squared relative difference the prefix must hold.
+        share: for "shallow", the share of the summed relative differences that the prefix must hold.
         patterns: for "names", the patterns as given.
         batchnorm: "delta" (affine and means add, variances multiply) or "none".
         profile: every unit of the body in execution order.

@@ -1,0 +1,208 @@
+"""What each `rws` command does: a few lines over the library, then text or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rws_hub.errors import CheckpointError, IncompatibleModelError
+
+if TYPE_CHECKING:
+    from rws_hub.layers import LayerRule
+    from rws_hub.plan import PatchPlan
+    from rws_hub.signature import RobustWeightSignature
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carry out one parsed command."""
+    handlers = {
+        "apply": _apply,
+        "card": _card,
+        "check": _check,
+        "demo": _demo,
+        "extract": _extract,
+        "info": _info,
+        "pull": _pull,
+        "push": _push,
+    }
+    handlers[arguments.command](arguments)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from rws_hub import artifact, show
+
+    folder = Path(arguments.signature)
+    if folder.is_dir() and arguments.revision is None:
+        folder = folder / (arguments.subfolder or "")
+    else:
+        from rws_hub import hub
+
+        folder = hub.locate(arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder)
+    config = artifact.read_config(folder)
+    artifact.verify_payload(folder, config)
+    if arguments.json:
+        _print_json(show.summary(config))
+    else:
+        show.print_info(config)
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    from rws_hub.signature import RobustWeightSignature
+
+    if arguments.out.exists():
+        raise CheckpointError(f"{arguments.out} exists already; choose another folder")
+    signature = RobustWeightSignature.extract(
+        standard=arguments.standard,
+        robust=arguments.robust,
+        pretrained=arguments.pretrained,
+        corruption=arguments.corruption,
+        severity=arguments.severity,
+        dataset=arguments.dataset,
+        license=arguments.license,
+        layers=_layer_rule(arguments.layers),
+        bits=arguments.bits,
+        batchnorm=arguments.batchnorm,
+        alpha=arguments.alpha,
+        base_model=arguments.base_model,
+        base_revision=arguments.base_revision,
+        description=arguments.description,
+        progress=not arguments.json,
+    )
+    signature.save_pretrained(arguments.out)
+    _report_saved(arguments, signature)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from rws_hub.planner import plan_patch
+
+    plan = plan_patch(arguments.model, _load(arguments))
+    if arguments.json:
+        _print_json(_plan_json(plan))
+    else:
+        print(plan.explain())
+    if not plan.ok:
+        raise _does_not_fit(plan)
+
+
+def _apply(arguments: argparse.Namespace) -> None:
+    from rws_hub.apply import apply_to_checkpoint
+
+    signature = _load(arguments)
+    alpha = signature.config.recommended_alpha if arguments.alpha is None else arguments.alpha
+    plan = apply_to_checkpoint(arguments.model, [signature], [alpha], arguments.out, progress=not arguments.json)
+    touched = plan.signatures[0].touched
+    if arguments.json:
+        _print_json({"out": str(arguments.out), "alpha": alpha, **_plan_json(plan)})
+    else:
+        name = signature.config.corruption.name
+        print(f"{arguments.out}: patched with {name} at alpha {alpha:g}, {touched:,} weights and statistics changed")
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    from rws_hub import contents
+    from rws_hub.results import parse_results
+
+    current = contents.read_contents(arguments.folder)
+    results = None
+    if arguments.results is not None:
+        results = parse_results(arguments.results.read_bytes(), str(arguments.results))
+    contents.write_folder(arguments.folder, current.config, current.payload, results, current.figures)
+    _tell(arguments, {"card": str(arguments.folder / "README.md")}, f"{arguments.folder / 'README.md'} written")
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from rws_hub import artifact, contents, hub
+
+    url = hub.push(
+        arguments.repo_id,
+        contents.read_contents(arguments.folder),
+        local_card=artifact.read_card(arguments.folder),
+        private=arguments.private,
+        revision=arguments.revision,
+        commit_message=arguments.message,
+        create_pr=arguments.create_pr,
+    )
+    _tell(arguments, {"url": url}, url)
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    from rws_hub import artifact, hub
+
+    out = arguments.out or Path(arguments.repo_id.rpartition("/")[2])
+    if out.exists():
+        raise CheckpointError(f"{out} exists already; choose another folder with -o")
+    commit, files = hub.pull(arguments.repo_id, revision=arguments.revision, subfolder=arguments.subfolder)
+    artifact.write_files(out, files)
+    message = f"{out}: {arguments.repo_id} at {commit}, {sum(map(len, files.values())):,} bytes"
+    _tell(arguments, {"folder": str(out), "revision": commit, "files": sorted(files)}, message)
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from rws_hub.demo import run_demo
+
+    run_demo(arguments.out, seeds=arguments.seeds, push_to=arguments.push, as_json=arguments.json)
+
+
+def _load(arguments: argparse.Namespace) -> RobustWeightSignature:
+    from rws_hub.signature import RobustWeightSignature
+
+    return RobustWeightSignature.from_pretrained(
+        arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder
+    )
+
+
+def _layer_rule(text: str) -> LayerRule:
+    if text == "shallow":
+        return "shallow"
+    return int(text) if text.isdigit() else text.split(",")
+
+
+def _report_saved(arguments: argparse.Namespace, signature: RobustWeightSignature) -> None:
+    from rws_hub import show
+
+    if arguments.json:
+        _print_json({"folder": str(arguments.out), **show.summary(signature.config)})
+    else:
+        show.print_info(signature.config)
+        print(f"saved to {arguments.out}")
+
+
+def _plan_json(plan: PatchPlan) -> dict[str, Any]:
+    return {
+        "target": plan.target,
+        "ok": plan.ok,
+        "signatures": [
+            {
+                "name": s.name,
+                "ok": s.ok,
+                "family": s.family,
+                "dialect": s.dialect,
+                "prefix": s.prefix,
+                "touched": s.touched,
+                "similarity": s.similarity,
+                "bindings": {b.model: [p.canonical for p in b.pieces] for b in s.bindings},
+                "rejected": [{"reason": r.reason, "name": r.name, "detail": r.detail} for r in s.rejected],
+            }
+            for s in plan.signatures
+        ],
+    }
+
+
+def _does_not_fit(plan: PatchPlan) -> IncompatibleModelError:
+    wrong = sum(len(s.rejected) for s in plan.signatures)
+    return IncompatibleModelError(f"the signature does not fit {plan.target}: {wrong} tensors stand against it", plan)
+
+
+def _tell(arguments: argparse.Namespace, data: dict[str, Any], text: str) -> None:
+    if arguments.json:
+        _print_json(data)
+    else:
+        print(text)
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    json.dump(data, sys.stdout, indent=2)
+    print()

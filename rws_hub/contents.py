@@ -1,0 +1,110 @@
+"""Everything an artifact holds, put together: config, payload, results, figures and the card made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rws_hub.artifact import (
+    FIGURES,
+    read_card,
+    read_config,
+    read_results,
+    verify_payload,
+    write_files,
+)
+from rws_hub.card import render_card
+from rws_hub.card_merge import merge_card
+from rws_hub.errors import ArtifactError, NotASignatureError
+from rws_hub.results import Results
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, SignatureConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything an artifact holds but its card, which depends on where it goes.
+
+    Attributes:
+        config: the parsed config.
+        payload: bytes of `rws.safetensors`.
+        results: what was measured, if anything was.
+        figures: PNG bytes by file name (without the `figures/` folder).
+    """
+
+    config: SignatureConfig
+    payload: bytes
+    results: Results | None
+    figures: Mapping[str, bytes]
+
+    def __post_init__(self) -> None:
+        if self.results is not None:
+            self.results.require_for(self.config)
+
+    def files(self, repo_id: str | None, *existing_cards: str) -> dict[str, bytes]:
+        """Every file by its path in the artifact; the card keeps what people wrote in `existing_cards`."""
+        figures = tuple(f"{FIGURES}/{n}" for n in sorted(self.figures))
+        card = render_card(self.config, self.results, repo_id, figures)
+        for existing in existing_cards:
+            card = merge_card(card, existing)
+        files = {
+            PAYLOAD_FILE: self.payload,
+            CONFIG_FILE: self.config.to_text().encode(),
+            CARD_FILE: card.encode(),
+        }
+        if self.results is not None:
+            files[RESULTS_FILE] = self.results.to_text().encode()
+        return files | {f"{FIGURES}/{n}": data for n, data in self.figures.items()}
+
+
+def read_contents(folder: Path) -> Contents:
+    """Everything in a folder, verified."""
+    config = read_config(folder)
+    figures = {f.name: f.read_bytes() for f in sorted((folder / FIGURES).glob("*.png"))}
+    return Contents(config, verify_payload(folder, config), read_results(folder), figures)
+
+
+def write_folder(
+    folder: Path,
+    config: SignatureConfig,
+    payload: bytes,
+    results: Results | None,
+    figures: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write an artifact: a new folder appears whole or not at all; files of an existing one are replaced one by one.
+
+    In an existing folder the payload is replaced before the config that vouches for it, so a reader never
+    takes a half-written artifact for a whole one.
+
+    Raises:
+        ArtifactError: the folder belongs to something else, or holds results of another signature.
+    """
+    cards: list[str] = []
+    if folder.exists():
+        results = _kept_results(folder, config, results)
+        card = read_card(folder)
+        cards = [] if card is None else [card]
+    contents = Contents(config, payload, results, figures or {})
+    write_files(folder, contents.files(None, *cards))
+
+
+def _kept_results(folder: Path, config: SignatureConfig, results: Results | None) -> Results | None:
+    """The results to write into an existing folder; refuses folders that are not ours to write into."""
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file; a signature is saved as a folder")
+    if (folder / CONFIG_FILE).is_file():
+        try:
+            read_config(folder)
+        except NotASignatureError as error:
+            raise ArtifactError(f"{folder}: holds the config.json of something else; choose another folder") from error
+        except ArtifactError:
+            pass  # a damaged signature of ours may be written anew
+    found = read_results(folder)
+    if results is not None or found is None:
+        return results
+    if found.payload_sha256 != config.payload.sha256:
+        raise ArtifactError(
+            f"{folder / RESULTS_FILE} was measured on another signature. Delete it, pass results=, or choose "
+            "another folder."
+        )
+    return found
