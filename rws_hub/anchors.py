@@ -122,7 +122,9 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) ->
             home = total if total.ndim == 0 else total[piece.model_rows[0] : piece.model_rows[1]]
             home += rows.to(clean.device).reshape(home.shape) * delta.alpha
     value = clean.to(compute)
-    result = (value * torch.exp(total) if op == "multiply" else value + total).to(clean.dtype)
+    # exp differs by a bit between devices and vector widths; in float64 and rounded it is the same everywhere.
+    factor = total.cpu().double().exp().to(clean.device, compute) if op == "multiply" else None
+    result = (value + total if factor is None else value * factor).to(clean.dtype)
     if not bool((torch.isfinite(result) | ~torch.isfinite(clean)).all()):
         strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
         raise PatchStateError(

@@ -114,6 +114,8 @@ def _check_backbone(backbone: Backbone) -> None:
         raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {backbone.repo_id!r} is not a Hub id")
     if backbone.revision is not None and not _HEX40.fullmatch(backbone.revision):
         raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {backbone.revision!r} is not a 40-hex commit")
+    if both := sorted(backbone.layout.keys() & backbone.head.keys()):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: {both[0]} is in the backbone's layout and in its head")
     for name, shape in (backbone.layout | backbone.head).items():
         if not is_tensor_name(name):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name!r} cannot be a tensor name")

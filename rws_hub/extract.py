@@ -223,9 +223,9 @@ def _relative_difference(trio: Trio, unit: Unit, bar: tqdm[NoReturn]) -> float:
         for _, s, r, _ in _blocks(trio.standard.read(name), trio.robust.read(name), None):
             square += float(s @ s)
             difference += float((r - s) @ (r - s))
+        if not (math.isfinite(square) and math.isfinite(difference)):
+            raise ExtractionError(f"{name}: a value is not finite (NaN or infinity) in one of the checkpoints")
     bar.update(len(unit.names))
-    if not (math.isfinite(square) and math.isfinite(difference)):
-        raise ExtractionError(f"{unit.label}: a value is not finite (NaN or infinity) in one of the checkpoints")
     return math.sqrt(difference / square) if square else 0.0
 
 

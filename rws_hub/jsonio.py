@@ -59,13 +59,15 @@ def parse(text: str | bytes, where: str) -> Any:
         for key, value in pairs:
             if key in seen:
                 raise CorruptArtifactError(f"{where}: the key {key!r} occurs twice")
-            seen[key] = value
+            seen[_sound(key, where)] = value
         return seen
 
     def refuse_constant(name: str) -> Any:
         raise CorruptArtifactError(f"{where}: the number {name} is not allowed; every number must be finite")
 
     try:
+        # json.loads(bytes) would also take UTF-16, UTF-32 and a byte order mark.
+        text = text if isinstance(text, str) else text.decode("utf-8")
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse_constant)
     except CorruptArtifactError:
         raise
@@ -123,9 +125,20 @@ def _decode_plain(kind: Any, data: Any, where: str) -> Any:
         data = float(data)
     if type(data) is not kind:
         raise CorruptArtifactError(f"{where}: expected {kind.__name__}, found {_short(data)}")
+    if kind is str:
+        _sound(data, where)
     if kind is float and not math.isfinite(data):
         raise CorruptArtifactError(f"{where}: expected a finite number, found {data}")
     return data
+
+
+def _sound(text: str, where: str) -> str:
+    """The text itself, if it is encodable: `"\\ud800"` is JSON, but half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise CorruptArtifactError(f"{where}: {_short(text)} holds half of a surrogate pair") from error
+    return text
 
 
 def _short(data: Any) -> str:

@@ -125,9 +125,11 @@ def _shallow_depth(differences: Sequence[float]) -> int:
     return len(differences)
 
 
-def _by_pattern(patterns: Iterable[str], units: Sequence[Unit]) -> set[str]:
+def _by_pattern(patterns: Sequence[str], units: Sequence[Unit]) -> set[str]:
     names = _names(units)
     chosen: set[str] = set()
+    if not patterns:
+        raise ExtractionError("layers: the list of name patterns is empty")
     for pattern in patterns:
         hits = set(fnmatch.filter(names, pattern))
         if not hits:

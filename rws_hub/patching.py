@@ -67,6 +67,8 @@ class Patch:
         self._label = type(model).__name__
         self._entries: dict[str, tuple[RobustWeightSignature, float]] = {}
         self._plans: dict[str, SignaturePlan] = {}
+        # The modules that own the patched tensors: a wrapper may be dropped while the model inside it lives on.
+        self._owners: dict[str, weakref.ref[nn.Module]] = {}
 
     @property
     def _model(self) -> nn.Module:
@@ -121,6 +123,7 @@ class Patch:
             PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
         """
         self._require(names)
+        names = tuple(dict.fromkeys(names))
         commit([], [d for n in names for d in self._deltas(n, *self._entries[n])])
         self._forget(names)
 
@@ -137,6 +140,8 @@ class Patch:
         if not self._entries:
             raise PatchStateError("this patch is not on the model any more; it was taken off before")
         names = tuple(self._entries)
+        if not any(self._deltas(n, *self._entries[n]) for n in names):
+            raise PatchStateError(f"the {self._label} that was patched does not exist any more")
         commit([], [d for n in names for d in self._deltas(n, *self._entries[n])], force=force)
         self._forget(names)
 
@@ -174,7 +179,9 @@ class Patch:
             for delta in self._deltas(name, signature, alpha, plans[name])
         ]
         self._refuse_twice(deltas)
+        owners = {b.model: weakref.ref(_owner(self._model, b.model)) for p in plan.signatures for b in p.bindings}
         commit(deltas, [])
+        self._owners |= owners
         self._entries |= entries
         self._plans |= plans
         live = _handles.setdefault(self._model, [])
@@ -185,11 +192,18 @@ class Patch:
         self, name: str, signature: RobustWeightSignature, alpha: float, plan: SignaturePlan | None = None
     ) -> list[Place]:
         """Where and what one signature adds: (owning module, attribute, delta)."""
-        order = signature.config.digest
-        return [
-            (*_owner(self._model, b.model), Delta(order, signature, b.pieces, alpha))
-            for b in (plan or self._plans[name]).bindings
-        ]
+        places: list[Place] = []
+        for binding in (plan or self._plans[name]).bindings:
+            owner = self._owner(binding.model)
+            if owner is not None:
+                delta = Delta(signature.config.digest, signature, binding.pieces, alpha)
+                places.append((owner, binding.model.rpartition(".")[2], delta))
+        return places
+
+    def _owner(self, name: str) -> nn.Module | None:
+        """The module that holds a tensor now; without the object that was patched, the one that held it then."""
+        model = self._ref()
+        return self._owners[name]() if model is None else _owner(model, name)
 
     def _refuse_twice(self, deltas: list[Place]) -> None:
         seen: set[tuple[nn.Module, str, str]] = set()
@@ -210,8 +224,9 @@ class Patch:
     def _forget(self, names: Sequence[str]) -> None:
         for name in names:
             del self._entries[name], self._plans[name]
-        if not self._entries:
-            _handles.get(self._model, []).remove(self)
+        model = self._ref()
+        if not self._entries and model is not None and self in (live := _handles.get(model, [])):
+            live.remove(self)
 
 
 def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Sequence[float] | None) -> tuple[float, ...]:
@@ -230,6 +245,5 @@ def _check_strength(name: str, alpha: float) -> None:
         raise ValueError(f"alpha of {name!r} must be a finite number, found {alpha!r}")
 
 
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, attribute = name.rpartition(".")
-    return model.get_submodule(path), attribute
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])

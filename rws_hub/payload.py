@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
+from safetensors import SafetensorError
 
 from rws_hub import codec, jsonio
 from rws_hub.codec import Packed
@@ -42,7 +43,10 @@ def read_payload(data: bytes, config: SignatureConfig) -> dict[str, Packed]:
             f"{PAYLOAD_FILE}: sha256 is {found[:12]}..., config.json says {config.payload.sha256[:12]}...: "
             "the file was damaged or replaced. Fetch the artifact again."
         )
-    loaded = safetensors.torch.load(data)
+    try:
+        loaded = safetensors.torch.load(data)
+    except SafetensorError as error:  # stricter than check_header: odd white space in the header, say
+        raise CorruptArtifactError(f"{PAYLOAD_FILE}: not a safetensors file ({error})") from error
     tensors: dict[str, Packed] = {}
     for name, facts in config.tensors.items():
         parts = {s: loaded[f"{name}.{s}"] for s in _parts(config, name, facts)}

@@ -20,6 +20,7 @@ from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import Weights, WeightsLike, live_tensors, open_weights
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+_PLAIN = ("Parameter", "Tensor", "Buffer")
 
 
 def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature) -> PatchPlan:
@@ -66,7 +67,13 @@ def _plan_one(
     signature: RobustWeightSignature,
 ) -> SignaturePlan:
     backbone = signature.config.backbone
+    first = _first_names(tensors)
     places = match(backbone.family, backbone.layout, signature.names, layout)
+    if sum(m.fits for m in places) != 1 and any(first[n] != n for n in first):
+        # A signature made from a model with tied tensors, or a backbone that goes by two names.
+        once = {n: shape for n, shape in layout.items() if first[n] == n}
+        again = match(backbone.family, backbone.layout, signature.names, once)
+        places = again if again[0].fits else places
     best = places[0]
     fitting = [m for m in places if m.fits]
     rejected = _rejections(best, signature, layout)
@@ -76,11 +83,11 @@ def _plan_one(
     grouped: dict[str, list[Piece]] = {}
     for piece in best.pieces if best.fits else ():
         grouped.setdefault(piece.model, []).append(piece)
-    bindings = [Binding(n, tuple(pieces)) for n, pieces in grouped.items()]
+    bindings = [Binding(first.get(n, n), tuple(pieces)) for n, pieces in grouped.items()]
     if not rejected:
         rejected = [r for n in grouped if n in tensors for r in _unusable(n, tensors[n])]
-        bindings, shared = _once_per_storage(bindings, tensors, signature)
-        rejected += shared
+    if not rejected:
+        bindings, rejected = _once_per_storage(bindings, tensors, signature)
     return SignaturePlan(
         name=signature.config.corruption.name,
         family=backbone.family,
@@ -120,10 +127,12 @@ def _unusable(name: str, tensor: torch.Tensor) -> list[Rejection]:
         why = "it is on the meta device and holds no values; load the weights first"
     elif tensor.is_inference():
         why = "it was created in inference mode and cannot be changed; create the model outside of it"
-    elif type(tensor).__name__ not in ("Parameter", "Tensor", "Buffer"):
+    elif type(tensor).__name__ not in _PLAIN:
         why = f"it is a {type(tensor).__name__}; only plain dense tensors can be patched"
     elif tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
         why = f"it is {tensor.layout}, {tensor.dtype}; expected a dense fp16, bf16, fp32 or fp64 tensor"
+    elif any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        why = "it is an expanded view, whose elements share memory; clone it first"
     return [Rejection("unusable", name, why)] if why else []
 
 
@@ -142,13 +151,29 @@ def _once_per_storage(
         first = owners.setdefault((tensor.device, tensor.data_ptr()), binding)
         if first is binding:
             kept.append(binding)
-        elif not all(
-            torch.equal(signature.delta(a.canonical), signature.delta(b.canonical))
-            for a, b in zip(first.pieces, binding.pieces, strict=True)
-        ):
+        elif not _equal_deltas(first, binding, signature):
             detail = f"it shares its storage with {first.model}, and the signature holds different deltas for the two"
             rejected.append(Rejection("unusable", binding.model, detail))
     return kept, rejected
+
+
+def _equal_deltas(a: Binding, b: Binding, signature: RobustWeightSignature) -> bool:
+    """Whether two bindings put the same numbers into the same rows."""
+    rows = [[(p.rows, p.model_rows) for p in x.pieces] for x in (a, b)]
+    deltas = [[signature.delta(p.canonical) for p in x.pieces] for x in (a, b)]
+    return rows[0] == rows[1] and all(torch.equal(x, y) for x, y in zip(*deltas, strict=True))
+
+
+def _first_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Name -> the first name of the same values, so that a shared tensor is found whichever name is used."""
+    first: dict[object, str] = {}
+    return {n: first.setdefault(_identity(t), n) for n, t in tensors.items()}
+
+
+def _identity(tensor: torch.Tensor) -> object:
+    if tensor.is_meta or not tensor.numel() or type(tensor).__name__ not in _PLAIN or tensor.layout != torch.strided:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 def _similarity(bindings: Sequence[Binding], weights: Weights, signature: RobustWeightSignature) -> float | None:

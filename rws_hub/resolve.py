@@ -139,6 +139,8 @@ def spell(table: Family | None, dialect: str, name: str, shape: Shape) -> list[P
         template = home.template
         if dialect == table.canonical:
             return [Piece(name, (0, rows), name, (0, rows))]
+        if rows % home.parts:
+            return []  # not a fused tensor after all
         step = rows // home.parts
         pieces.append(
             Piece(
@@ -153,7 +155,8 @@ def spell(table: Family | None, dialect: str, name: str, shape: Shape) -> list[P
 
 def _hosts(spelled: list[Piece], plain: Layout) -> set[str]:
     """Prefixes below which a good part of the spelled names could live."""
-    anchors = {spelled[0].model, spelled[len(spelled) // 2].model, spelled[-1].model}
+    models = sorted(p.model for p in spelled)
+    anchors = {models[0], models[len(models) // 2], models[-1]}
     return {
         name[: len(name) - len(anchor)]
         for anchor in anchors

@@ -14,7 +14,7 @@ import torch
 from rws_hub import artifact, codec, contents, hub
 from rws_hub._version import __version__
 from rws_hub.codec import Packed
-from rws_hub.config import check_config
+from rws_hub.config import parse_config
 from rws_hub.errors import ExtractionError
 from rws_hub.extract import Trio, executed_modules, extract
 from rws_hub.identity import describe_backbone
@@ -137,6 +137,10 @@ class RobustWeightSignature:
         """
         if bits not in (2, 3, 4, 5, 6, 7, 8, 32):
             raise ExtractionError(f"bits={bits!r}: expected 2 to 8, or 32 for plain float32")
+        if batchnorm not in ("delta", "none"):
+            raise ExtractionError(f"batchnorm={batchnorm!r}: expected 'delta' or 'none'")
+        if not math.isfinite(alpha):
+            raise ExtractionError(f"alpha={alpha!r}: expected a finite number")
         trio = Trio(
             canonical_weights(open_weights(standard, "standard")),
             canonical_weights(open_weights(robust, "robust")),
@@ -173,7 +177,7 @@ class RobustWeightSignature:
             digest="",
         ).with_seal()
         try:
-            check_config(config)
+            parse_config(config.to_text())  # what is written must be what can be read
         except ValueError as error:
             raise ExtractionError(str(error).removeprefix("config.json: ")) from error
         return cls(config, found.tensors, payload)

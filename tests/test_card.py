@@ -144,3 +144,215 @@ LATER = {
     "clean": Accuracy(0.95, 0.95, None),
     "corrupted": Accuracy(0.34, 0.66, None),
 }
+
+
+def folded() -> SignatureConfig:
+    """The other branches of the template: no published base, a name rule, a description, many layers."""
+    config = make_config(description="A line for people.\n\nIn two parts.")
+    profile = tuple(UnitProfile(f"block.{i}", 10, 0.0, i < 2) for i in range(30))
+    extraction = Extraction("from-clean", "difference", "names", None, ("conv1.*", "a|b"), "none", profile)
+    config = dataclasses.replace(config, extraction=extraction, sources=config.sources[1:], codec=Codec("float32", 32))
+    tensors = {n: dataclasses.replace(f, encoding="float32", granularity=None) for n, f in config.tensors.items()}
+    config = dataclasses.replace(config, corruption=Corruption("fog", None, None), tensors=tensors)
+    return with_backbone(config, library="torch", architecture="SmallNet", repo_id=None, revision=None, family="identity")
+
+
+def transformers_vit() -> SignatureConfig:
+    config = make_config()
+    config = dataclasses.replace(config, extraction=dataclasses.replace(config.extraction, layers="first", share=None))
+    layout = {n: s for n, s in LAYOUT.items() if "running" not in n}
+    config = dataclasses.replace(config, tensors={n: f for n, f in config.tensors.items() if n in layout})
+    return with_backbone(
+        config, library="transformers", architecture="ViTForImageClassification", repo_id="google/vit", layout=layout
+    )
+
+
+REPO = "user/resnet18-cifar10-gaussian_noise-s5"
+CARDS = {
+    "full": lambda: render_card(make_config(), make_results({}, FOG, LATER), REPO, ("figures/alpha_sweep.png",)),
+    "unmeasured": lambda: render_card(folded()),
+    "transformers": lambda: render_card(transformers_vit(), make_results({"dataset_id": None, "severity": None})),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_golden(name):
+    file, card = GOLDEN / f"card-{name}.md", CARDS[name]()
+    if os.environ.get("RWS_UPDATE_GOLDEN"):
+        GOLDEN.mkdir(exist_ok=True)
+        file.write_bytes(card.encode())
+    assert card.encode() == file.read_bytes()
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_layout_is_tidy(name):
+    card = CARDS[name]()
+    assert not re.search(r"[ \t]\n|\n\n\n|\r|\|\||None|Undefined|More Information", card)
+    assert card.endswith("-->\n") and not card.endswith("\n\n")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_front_matter_reads_back_through_the_hub_client(name):
+    text = CARDS[name]()
+    card = ModelCard(text)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert card.data.to_dict() == front
+    if "model-index" in front:
+        assert eval_results_to_model_index(card.data.model_name, card.data.eval_results) == front["model-index"]
+        assert front["metrics"] == ["accuracy"]
+
+
+def test_front_matter_values():
+    front = yaml.safe_load(front_matter(make_config(), make_results({}, FOG, LATER)))
+    tags = ["rws", "robust-weight-signature", "robustness", "gaussian_noise", "timm"]
+    assert front["tags"] == [*tags, "base_model:adapter:timm/resnet18.a1_in1k"]
+    assert front["library_name"] == "rws-hub"
+    assert front["base_model"] == "timm/resnet18.a1_in1k"
+    assert front["base_model_relation"] == "adapter"
+    assert front["datasets"] == ["uoft-cs/cifar10"]
+    (entry,) = front["model-index"]
+    found = {r["dataset"]["config"]: [m["value"] for m in r["metrics"]] for r in entry["results"]}
+    assert found == {"clean": [0.9307, 0.95], "gaussian_noise/5": [0.7163, 0.66], "fog/5": [0.774]}
+    names = {m["name"] for r in entry["results"] for m in r["metrics"]}
+    assert all("patched" in n for n in names) and any("further" in n for n in names)
+
+
+def test_nothing_is_claimed_that_is_not_known():
+    front = yaml.safe_load(front_matter(folded(), None))
+    assert set(front) == {"library_name", "license", "pipeline_tag", "tags"}
+    assert front["tags"] == ["rws", "robust-weight-signature", "robustness", "fog"]
+    card = CARDS["unmeasured"]()
+    assert "Nothing was measured for this artifact" in card and "before → after" not in card
+    assert "none recorded" in card
+
+
+def test_data_sets_without_an_id_are_kept_apart():
+    results = make_results({"dataset": "mine", "dataset_id": None}, {"dataset": "yours", "dataset_id": None})
+    front = yaml.safe_load(front_matter(dataclasses.replace(make_config(), corruption=Corruption("fog", 1, "x")), results))
+    assert "datasets" not in front
+    found = [(r["dataset"]["name"], r["dataset"]["type"]) for r in front["model-index"][0]["results"]]
+    assert found == [("mine", "unknown")] * 2 + [("yours", "unknown")] * 2
+
+
+def test_same_bytes_in_any_process():
+    program = "import test_card, sys; sys.stdout.buffer.write(test_card.CARDS['full']().encode())"
+    for seed in "01":
+        env = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONHASHSEED": seed}
+        out = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=True).stdout
+        assert out == CARDS["full"]().encode()
+
+
+def test_a_missing_fact_is_an_error():
+    with pytest.raises(jinja2.UndefinedError):
+        card_module._template().render({"config": make_config()})
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_snippet_is_python(name):
+    snippet = re.search(r"```python\n(.*?)\n```", CARDS[name](), re.DOTALL)[1]
+    compile(snippet, "<card>", "exec")
+    assert 3 <= len(snippet.splitlines()) <= 8
+    assert re.search(r"with patch\(model, signature, alpha=[\d.]+\):", snippet)
+
+
+def test_snippet_names_what_is_known():
+    assert f'from_pretrained("{REPO}")' in CARDS["full"]()
+    assert 'timm.create_model("hf-hub:timm/resnet18.a1_in1k"' in CARDS["full"]()
+    assert 'AutoModelForImageClassification.from_pretrained("google/vit")' in CARDS["transformers"]()
+    assert 'from_pretrained("path/to/this/folder")' in CARDS["unmeasured"]()
+    assert "model = ...  # a SmallNet (torch)" in CARDS["unmeasured"]()
+
+
+def test_sizes_are_bytes_on_disk():
+    config = make_config()
+    card = render_card(config)
+    body = sum(math.prod(s) for s in LAYOUT.values())
+    files = 24_680 + len(config.to_text().encode())
+    for expected in ("24,680 bytes", f"{files:,} bytes", f"{4 * body:,} bytes, {4 * body / files:.1f} times"):
+        assert expected in card
+
+
+def test_bad_news_is_told():
+    text = CARDS["full"]()
+    assert "- standard, alpha 1: patching does not help on fog at severity 5 (81.0 % → 77.4 %; CIFAR-10 test)." in text
+    assert text.count("standard, alpha 1: patching costs 1.1 points") == 1
+    assert "alpha 0.8: patching" not in text
+    same = {"corrupted": Accuracy(0.5, 0.5, None), "clean": Accuracy(0.9, 0.8999, None)}
+    text = render_card(make_config(), make_results(same))
+    assert "does not help on gaussian_noise at severity 5 (50.0 % → 50.0 %" in text
+    assert "costs less than 0.1 points" in text
+
+
+def test_results_of_another_signature_are_refused():
+    with pytest.raises(CorruptArtifactError, match="another signature"):
+        render_card(make_config(), make_results(payload_sha256="e" * 64))
+
+
+def test_a_config_that_was_changed_is_refused():
+    with pytest.raises(CorruptArtifactError, match="digest"):
+        render_card(dataclasses.replace(make_config(), recommended_alpha=2.0))
+
+
+@pytest.mark.parametrize("bad", ["no-namespace", 'a/b")', "a/../b", ""])
+def test_bad_repo_id(bad):
+    with pytest.raises(CardError, match="Hub id"):
+        render_card(make_config(), None, bad)
+
+
+@pytest.mark.parametrize("bad", ["../x.png", "/x.png", "https://x.org/a.png", "figures/a b.png", "a.png)", "a.svg"])
+def test_bad_figure(bad):
+    with pytest.raises(CardError, match="figure"):
+        render_card(make_config(), None, None, (bad,))
+
+
+def test_a_value_cannot_close_the_block():
+    marker = "<!-- rws-hub:end -->"
+    card = render_card(make_config(description=marker))
+    assert card.count(marker) == 1
+    with pytest.raises(CardError, match="mark the generated part"):
+        render_card(with_backbone(make_config(), repo_id=None, architecture=marker))
+
+
+def _structure(card: str) -> list[str]:
+    """What kinds of markdown elements a card has, in order, and the number of cells of each row."""
+    body = card.split("\n---\n", 1)[1]
+    tokens = MarkdownIt("commonmark").enable("table").parse(body)
+    inline = [c.type for t in tokens for c in t.children or () if c.type not in ("text", "softbreak", "text_special")]
+    return [t.type for t in tokens] + inline
+
+
+HOSTILE = st.text("|`\n\r\t\\*_[]<>()#-=+~$!&:{}%\"'.1a \u202e\x00\u2028é", min_size=1)
+HOSTILE_LINE = HOSTILE.map(lambda s: "x" + "".join(c for c in s if c.isprintable()))
+
+
+@given(HOSTILE, HOSTILE, HOSTILE, HOSTILE_LINE, HOSTILE_LINE)
+def test_hostile_text_breaks_nothing(description, architecture, unit, target, dataset):
+    def card(description: str, architecture: str, unit: str, target: str, dataset: str) -> str:
+        config = make_config(description=description)
+        profile = (UnitProfile(unit, 1, 0.5, True), *config.extraction.profile[1:])
+        config = dataclasses.replace(config, extraction=dataclasses.replace(config.extraction, profile=profile))
+        config = with_backbone(config, architecture=architecture, repo_id=None, revision=None)
+        results = make_results({"target": target, "dataset": dataset, "corrupted": Accuracy(0.5, 0.4, 0.3)})
+        return render_card(config, results)
+
+    hostile = card("a" + description, "a" + architecture, "a" + unit, target, dataset)
+    assert _structure(hostile) == _structure(card("a", "a", "a", "x", "x"))
+    assert set(ModelCard(hostile).data.to_dict()) == set(ModelCard(card("a", "a", "a", "x", "x")).data.to_dict())
+    snippet = re.search(r"```python\n(.*?)\n```", hostile, re.DOTALL)[1]
+    compile(snippet, "<card>", "exec")
+
+
+@given(HOSTILE)
+def test_a_description_is_at_most_one_paragraph(description):
+    empty = not any(c.isprintable() and not c.isspace() for c in description)
+    expected = render_card(make_config(description="" if empty else "a"))
+    assert _structure(render_card(make_config(description=description))) == _structure(expected)
+
+
+def test_needs_no_model_library():
+    program = (
+        "import sys, rws_hub.results, rws_hub.card, rws_hub.card_merge\n"
+        "found = {'torch', 'timm', 'transformers'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,21 @@
+# One vocabulary, on a laptop and in CI.
+.PHONY: check test build docs lowest
+
+check:   ## formatting, lint, types
+	ruff format --check .
+	ruff check .
+	mypy
+	mypy --no-incremental examples benchmarks
+
+test:    ## the whole suite
+	pytest -n auto
+
+lowest:  ## the Hub tests once more with the oldest supported Hub client
+	.ci/lowest-hub
+
+docs:    ## everything that is made by script: the JSON schema and the numbers in README
+	python docs/make_schema.py
+	python docs/make_readme.py
+
+build:   ## wheel and source archive, in dist/
+	python -m build
