@@ -56,8 +56,6 @@ def commit(
     force: bool = False,
 ) -> None:
     """Change the set of deltas on every tensor named: all of them, or none."""
-    if not force:
-        require_anchored(take)
     targets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
     for module, attribute, delta in put:
         targets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
@@ -125,7 +123,8 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) ->
     # exp differs by a bit between devices and vector widths; in float64 and rounded it is the same everywhere.
     factor = total.cpu().double().exp().to(clean.device, compute) if op == "multiply" else None
     result = (value + total if factor is None else value * factor).to(clean.dtype)
-    if not bool((torch.isfinite(result) | ~torch.isfinite(clean)).all()):
+    finite = torch.isfinite(result)
+    if not bool(finite.all()) and not bool((finite | ~torch.isfinite(clean)).all()):
         strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
         raise PatchStateError(
             f"{attribute}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha."
@@ -151,15 +150,6 @@ def _set_anchor(write: _Write, anchor: _Anchor | None) -> None:
         anchors[write.attribute] = anchor
 
 
-def require_anchored(deltas: Sequence[Place]) -> None:
-    """Refuse if a module that was patched is not in the model any more."""
-    for module, attribute, delta in deltas:
-        if delta.order not in deltas_on(module, attribute):
-            raise PatchStateError(
-                f"{type(module).__name__}.{attribute} is not the one that was patched: its module was replaced"
-            )
-
-
 def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:
     """What is on one tensor now, by the digest of its signature; a copy."""
     anchor = _anchors.get(module, {}).get(attribute)
@@ -168,8 +158,15 @@ def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:
 
 def _tensor(module: nn.Module, attribute: str) -> torch.Tensor:
     """The tensor that is there now: load_state_dict(assign=True) may have replaced the object."""
-    found = module._parameters.get(attribute)
-    return found if found is not None else module._buffers[attribute]  # type: ignore[return-value]
+    found: torch.Tensor | None = module._parameters.get(attribute)
+    if found is None:
+        found = module._buffers.get(attribute)
+    if found is None:
+        raise PatchStateError(
+            f"{type(module).__name__} has no tensor {attribute!r} any more (pruned or parametrized meanwhile?). Undo "
+            "that before changing the patch."
+        )
+    return found
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from rws_hub.anchors import Delta, compose
-from rws_hub.errors import CheckpointError
+from rws_hub.artifact import scratch_folder
+from rws_hub.errors import CheckpointError, PatchStateError
 from rws_hub.plan import PatchPlan
 from rws_hub.planner import plan_patch
 from rws_hub.signature import RobustWeightSignature
@@ -34,7 +35,7 @@ def apply_to_checkpoint(
     Args:
         source: a .safetensors file, an index, or a folder with one of them.
         signatures: what to add.
-        alphas: one strength for each.
+        alphas: one finite strength for each.
         out: a file to write if the source is one file, otherwise a folder; must not exist yet.
         progress: show a progress bar on stderr.
 
@@ -44,9 +45,15 @@ def apply_to_checkpoint(
     Raises:
         CheckpointError: the source is not safetensors, or `out` exists.
         IncompatibleModelError: a signature does not fit; nothing was written.
+        PatchStateError: one signature twice, or a strength that overflows the weights; nothing was written.
+        ValueError: a strength that is not a finite number.
     """
     if out.exists():
         raise CheckpointError(f"{out} exists already; choose another name (nothing is ever overwritten)")
+    if bad := [a for a in alphas if not math.isfinite(a)]:
+        raise ValueError(f"alpha must be a finite number, found {bad[0]}")
+    if len({s.config.digest for s in signatures}) < len(signatures):
+        raise PatchStateError("the same signature is given twice; give it once, with the sum of both strengths")
     plan = plan_patch(source, *signatures).require()
     deltas: dict[str, dict[str, Delta]] = {}
     for signature, alpha, planned in zip(signatures, alphas, plan.signatures, strict=True):
@@ -55,18 +62,14 @@ def apply_to_checkpoint(
             deltas.setdefault(binding.model, {})[order] = Delta(order, signature, binding.pieces, alpha)
     files = checkpoint_files(source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with scratch_folder(out.parent, out.name) as scratch:
         for file in tqdm(files, desc="patching", unit="file", disable=not progress, leave=False):
             _patch_file(file, deltas, scratch / file.name)
         if source.is_file() and not source.name.endswith(INDEX_SUFFIX):
             (scratch / source.name).rename(out)
         else:
             _copy_companions(source if source.is_dir() else source.parent, scratch)
-            scratch.chmod(0o755)
             scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return plan
 
 

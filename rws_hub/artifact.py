@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rws_hub.config import parse_config
-from rws_hub.errors import CorruptArtifactError, NotASignatureError
+from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
 from rws_hub.results import Results, parse_results
 from rws_hub.spec import (
     CARD_FILE,
     CONFIG_FILE,
+    FORMAT,
     MAX_CONFIG_BYTES,
     PAYLOAD_FILE,
     RESULTS_FILE,
@@ -26,6 +28,22 @@ from rws_hub.spec import (
 )
 
 FIGURES = "figures"
+
+
+def local_folder(source: str | Path, revision: str | None, subfolder: str | None) -> Path | None:
+    """The local folder that `source` means, or None if there is none of that name.
+
+    Raises:
+        ArtifactError: a subfolder that points elsewhere, or a revision of a local folder.
+    """
+    if subfolder is not None and not _is_plain(subfolder):
+        raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
+    folder = Path(source)
+    if not folder.is_dir():
+        return None
+    if revision is not None:
+        raise ArtifactError(f"{folder} is a local folder; revision={revision!r} has no meaning there")
+    return folder / subfolder if subfolder else folder
 
 
 def read_config(folder: Path) -> SignatureConfig:
@@ -42,6 +60,24 @@ def read_config(folder: Path) -> SignatureConfig:
     if size > MAX_CONFIG_BYTES:
         raise CorruptArtifactError(f"{file}: {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
     return parse_config(file.read_bytes(), str(file))
+
+
+def require_replaceable(config: bytes, where: str) -> None:
+    """Refuse to write over a config that is not of a signature; a damaged one of ours may be written anew.
+
+    Raises:
+        NotASignatureError: it is of something else.
+        FormatVersionError: it is of a newer format.
+    """
+    try:
+        parse_config(config, where)
+    except CorruptArtifactError as error:
+        try:
+            data = json.loads(config)  # leniently: other libraries write what we would refuse
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise NotASignatureError(f"{where} is not that of a robust weight signature") from error
 
 
 def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytes:
@@ -81,16 +117,32 @@ def read_results(folder: Path) -> Results | None:
 
 
 def read_card(folder: Path) -> str | None:
-    """`README.md` of a folder, or None if there is none."""
+    """`README.md` of a folder, or None if there is none.
+
+    Raises:
+        CardError: it is not UTF-8.
+    """
     file = folder / CARD_FILE
-    return file.read_text("utf-8") if file.is_file() else None
+    return decode_card(file.read_bytes(), str(file)) if file.is_file() else None
+
+
+def decode_card(data: bytes, where: str) -> str:
+    """The text of a card, with the line ends it has.
+
+    Raises:
+        CardError: it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CardError(f"{where} is not UTF-8 text ({error}); what is in it could not be kept") from error
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a folder, each one whole or not at all; a new folder whole or not at all."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _scratch(folder.parent, folder.name) as scratch:
+        with scratch_folder(folder.parent, folder.name) as scratch:
             for path, data in files.items():
                 _write(scratch / path, data)
             scratch.rename(folder)
@@ -99,14 +151,14 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         target = folder / path
         if target.is_file() and target.read_bytes() == data:
             continue
-        with _scratch(folder, target.name) as scratch:
+        with scratch_folder(folder, target.name) as scratch:
             _write(scratch / target.name, data)
             target.parent.mkdir(parents=True, exist_ok=True)
             (scratch / target.name).replace(target)
 
 
 @contextlib.contextmanager
-def _scratch(parent: Path, name: str) -> Iterator[Path]:
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """A folder beside the target (same file system, so that a rename is atomic), removed if it is still there."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
     scratch.chmod(0o777 & ~_umask())
@@ -128,3 +180,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _is_plain(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path

@@ -157,9 +157,9 @@ def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:
         entries = _model_index(ours.metadata)
         names = {title, *(_entry_name(e) for e in entries)}
         entries += [e for e in _model_index(theirs.metadata) if _entry_name(e) not in names]
-        key, _ = merged.pop("model-index")
-        if entries:
-            merged["model-index"] = (key, SequenceNode(_SEQUENCE, entries, flow_style=False))
+        merged["model-index"] = (merged["model-index"][0], SequenceNode(_SEQUENCE, entries, flow_style=False))
+        if not entries:
+            del merged["model-index"]
     return MappingNode("tag:yaml.org,2002:map", list(merged.values()), flow_style=False)
 
 

@@ -7,7 +7,10 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 an error (
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +18,8 @@ from rws_hub import commands
 from rws_hub._version import __version__
 from rws_hub.errors import RWSError
 
-# Errors of these packages speak for themselves; a traceback would only bury them.
-_FOREIGN = ("huggingface_hub", "httpx", "httpx2", "hf_xet")
+# Whatever comes out of the Hub client speaks for itself; a traceback would only bury it.
+_CLIENT = "huggingface_hub"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,17 +27,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         commands.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
-        if not isinstance(error, (RWSError, OSError)) and type(error).__module__.partition(".")[0] not in _FOREIGN:
+        if not isinstance(error, (RWSError, OSError)) and not _is_of_client(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(f"note: {note}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_of_client(error: Exception) -> bool:
+    """Whether an error came through the Hub client, which raises those of its transports as they are."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.partition(".")[0] == _CLIENT for name in frames)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _signature(apply)
     apply.add_argument("model", type=Path, help="a .safetensors file, an index, or a folder with one of them")
     apply.add_argument("-o", "--out", type=Path, required=True, help="where to write; must not exist yet")
-    apply.add_argument("--alpha", type=float, help="patch strength; default: the signature's recommended one")
+    apply.add_argument("--alpha", type=_finite, help="patch strength; default: the signature's recommended one")
 
     card = _verb(verbs, "card", "write README.md of a local signature anew, keeping what people wrote in it")
     card.add_argument("folder", type=Path)
@@ -100,7 +119,7 @@ def _extract(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     extract.add_argument("--bits", type=int, default=4, choices=[2, 3, 4, 5, 6, 7, 8, 32])
     extract.add_argument("--batchnorm", default="delta", choices=["delta", "none"])
-    extract.add_argument("--alpha", type=float, default=1.0, help="recommended patch strength (default 1)")
+    extract.add_argument("--alpha", type=_finite, default=1.0, help="recommended patch strength (default 1)")
     extract.add_argument("--base-model", help="Hub id of the published clean model")
     extract.add_argument("--base-revision", help="its 40-hex commit")
     extract.add_argument("--description", default="", help="free text for the card")
@@ -111,6 +130,17 @@ def _verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str,
     verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     verb.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
     return verb
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+# argparse names the type in its message: "invalid finite number value: 'nan'".
+_finite.__name__ = "finite number"
 
 
 def _signature(verb: argparse.ArgumentParser) -> None:

@@ -34,10 +34,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from rws_hub import artifact, show
 
-    folder = Path(arguments.signature)
-    if folder.is_dir() and arguments.revision is None:
-        folder = folder / (arguments.subfolder or "")
-    else:
+    folder = artifact.local_folder(arguments.signature, arguments.revision, arguments.subfolder)
+    if folder is None:
         from rws_hub import hub
 
         folder = hub.locate(arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder)

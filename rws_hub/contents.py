@@ -11,6 +11,7 @@ from rws_hub.artifact import (
     read_card,
     read_config,
     read_results,
+    require_replaceable,
     verify_payload,
     write_files,
 )
@@ -60,8 +61,7 @@ class Contents:
 def read_contents(folder: Path) -> Contents:
     """Everything in a folder, verified."""
     config = read_config(folder)
-    figures = {f.name: f.read_bytes() for f in sorted((folder / FIGURES).glob("*.png"))}
-    return Contents(config, verify_payload(folder, config), read_results(folder), figures)
+    return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder))
 
 
 def write_folder(
@@ -74,35 +74,63 @@ def write_folder(
     """Write an artifact: a new folder appears whole or not at all; files of an existing one are replaced one by one.
 
     In an existing folder the payload is replaced before the config that vouches for it, so a reader never
-    takes a half-written artifact for a whole one.
+    takes a half-written artifact for a whole one. Results and figures that are there already are kept.
 
     Raises:
         ArtifactError: the folder belongs to something else, or holds results of another signature.
     """
     cards: list[str] = []
     if folder.exists():
+        _require_ours(folder)
         results = _kept_results(folder, config, results)
+        figures = _kept_figures(folder, config, figures or {})
         card = read_card(folder)
         cards = [] if card is None else [card]
     contents = Contents(config, payload, results, figures or {})
     write_files(folder, contents.files(None, *cards))
 
 
-def _kept_results(folder: Path, config: SignatureConfig, results: Results | None) -> Results | None:
-    """The results to write into an existing folder; refuses folders that are not ours to write into."""
+def _require_ours(folder: Path) -> None:
+    """Refuse a folder that is not ours to write into."""
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; a signature is saved as a folder")
-    if (folder / CONFIG_FILE).is_file():
+    file = folder / CONFIG_FILE
+    if file.is_file():
         try:
-            read_config(folder)
+            require_replaceable(file.read_bytes(), str(file))
         except NotASignatureError as error:
             raise ArtifactError(f"{folder}: holds the config.json of something else; choose another folder") from error
-        except ArtifactError:
-            pass  # a damaged signature of ours may be written anew
-    found = read_results(folder)
-    if results is not None or found is None:
+
+
+def _read_figures(folder: Path) -> dict[str, bytes]:
+    return {f.name: f.read_bytes() for f in sorted((folder / FIGURES).glob("*.png"))}
+
+
+def _kept_figures(folder: Path, config: SignatureConfig, figures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The given figures and those of an existing folder."""
+    found = _read_figures(folder)
+    stale = sorted(found.keys() - figures.keys())
+    if stale and not _holds(folder, config.payload.sha256):
+        raise ArtifactError(
+            f"{folder / FIGURES / stale[0]} was made for another signature. Delete it, or choose another folder."
+        )
+    return found | dict(figures)
+
+
+def _holds(folder: Path, sha256: str) -> bool:
+    """Whether the signature in a folder is the one with this payload."""
+    try:
+        return read_config(folder).payload.sha256 == sha256
+    except ArtifactError:
+        return False
+
+
+def _kept_results(folder: Path, config: SignatureConfig, results: Results | None) -> Results | None:
+    """The given results, or else those of an existing folder."""
+    if results is not None:
         return results
-    if found.payload_sha256 != config.payload.sha256:
+    found = read_results(folder)
+    if found is not None and found.payload_sha256 != config.payload.sha256:
         raise ArtifactError(
             f"{folder / RESULTS_FILE} was measured on another signature. Delete it, pass results=, or choose "
             "another folder."

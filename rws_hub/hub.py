@@ -6,19 +6,27 @@ once: the config is fetched by the given revision, everything else by the commit
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RevisionNotFoundError
 
+from rws_hub import artifact
 from rws_hub._version import __version__
+from rws_hub.artifact import FIGURES
 from rws_hub.config import is_repo_id, parse_config
 from rws_hub.contents import Contents
-from rws_hub.errors import ArtifactError, NotASignatureError
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE
+from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
+from rws_hub.results import parse_results
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE
 
 LIBRARY = "rws-hub"
 _CONFLICT = 412
+_HEX40 = re.compile(r"[0-9a-f]{40}")
+_FIGURE = re.compile(FIGURES + r"/[^/\\]+\.png")
 
 
 def locate(
@@ -30,7 +38,6 @@ def locate(
     force_download: bool = False,
     local_files_only: bool = False,
     subfolder: str | None = None,
-    config_only: bool = False,
 ) -> Path:
     """The folder that holds the artifact: a local one as it is, or the cache folder of one commit.
 
@@ -39,15 +46,13 @@ def locate(
         ArtifactError: `revision` with a local folder, or a subfolder that points elsewhere.
         huggingface_hub.errors: as the client raises them.
     """
-    if subfolder is not None and not _is_plain(subfolder):
-        raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
-    folder = Path(source)
-    if folder.is_dir():
-        if revision is not None:
-            raise ArtifactError(f"{folder} is a local folder; revision={revision!r} has no meaning there")
-        return folder / subfolder if subfolder else folder
+    folder = artifact.local_folder(source, revision, subfolder)
+    if folder is not None:
+        return folder
     if isinstance(source, Path) or not is_repo_id(source):
         raise NotASignatureError(f"{str(source)!r} is neither a local folder nor a Hub id (namespace/name)")
+    if subfolder is not None:
+        subfolder = str(PurePosixPath(subfolder))
 
     def download(filename: str, at: str | None) -> Path:
         path = hf_hub_download(
@@ -69,10 +74,8 @@ def locate(
         config = download(CONFIG_FILE, revision)
     except RemoteEntryNotFoundError as error:
         raise NotASignatureError(f"{where} has no {CONFIG_FILE}, so it is not a robust weight signature") from error
-    commit = commit_of(config, subfolder)
-    if not config_only:
-        parse_config(config.read_bytes(), f"{where}/{CONFIG_FILE}")  # before fetching what it may not be
-        download(PAYLOAD_FILE, commit)
+    parse_config(config.read_bytes(), f"{where}/{CONFIG_FILE}")  # before fetching what it may not be
+    download(PAYLOAD_FILE, commit_of(config, subfolder))
     return config.parent
 
 
@@ -88,16 +91,22 @@ def pull(
     token: str | bool | None = None,
     subfolder: str | None = None,
 ) -> tuple[str, dict[str, bytes]]:
-    """Every file of a published signature, from one commit, and that commit.
+    """The commit that a revision stands for, and every file of the signature published there, verified.
 
     Raises:
-        NotASignatureError: the repository holds no signature.
+        NotASignatureError: not a Hub id, or the repository holds no signature.
+        FormatVersionError, CorruptArtifactError: it does not hold what it promises.
         huggingface_hub.errors: as the client raises them.
     """
+    if not is_repo_id(repo_id):
+        raise NotASignatureError(f"{repo_id!r} is not a Hub id (namespace/name)")
+    if subfolder is not None:
+        subfolder = str(PurePosixPath(subfolder))
     folder = locate(repo_id, revision=revision, token=token, subfolder=subfolder)
+    artifact.verify_payload(folder, artifact.read_config(folder))
     commit = commit_of(folder / CONFIG_FILE, subfolder)
     api = _api(token)
-    prefix = f"{subfolder.strip('/')}/" if subfolder else ""
+    prefix = f"{subfolder}/" if subfolder else ""
     names = [n for n in api.list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
     wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
     files = {n.removeprefix(prefix): api.hf_hub_download(repo_id, n, revision=commit) for n in wanted}
@@ -121,24 +130,35 @@ def push(
         repo_id: `namespace/name`.
         contents: what to publish.
         local_card: a README a person may have edited locally; its text is kept too.
-        private, token, revision, commit_message, create_pr: as the Hub client takes them.
+        private: for a repository that is created now; an existing public one is refused.
+        token: as the Hub client takes it.
+        revision: a branch (created from the main one if missing) or `refs/pr/N`.
+        commit_message: title of the commit.
+        create_pr: open a pull request instead of committing.
 
     Returns:
         URL of the commit (of the unchanged head, if nothing changed) or of the pull request.
+
+    Raises:
+        ArtifactError: what is there is not ours to change; nothing was written.
+        huggingface_hub.errors: as the client raises them.
     """
+    if revision is not None and _HEX40.fullmatch(revision):
+        raise ArtifactError(f"revision={revision!r} is a commit; a push goes to a branch")
     api = _api(token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None and not revision.startswith("refs/"):
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    head = api.repo_info(repo_id, revision=revision).sha
+    info, branch_exists = _base(api, repo_id, revision, may_branch=not create_pr)
+    head = info.sha
     if head is None:
         raise ArtifactError(f"{repo_id}: the Hub did not say which commit {revision or 'the main branch'} is at")
-    _require_ours_or_empty(api, repo_id, head)
-    remote_card = _read(api, repo_id, CARD_FILE, head)
-    cards = [c for c in (remote_card, local_card) if c is not None]
-    operations = [CommitOperationAdd(path, data) for path, data in contents.files(repo_id, *cards).items()]
+    if private and not info.private:
+        raise ArtifactError(f"{repo_id} exists and is public; nothing was written. Make it private first")
+    names = [s.rfilename for s in info.siblings or ()]
+    operations = _operations(api, repo_id, head, names, contents, local_card)
+    if not branch_exists:
+        api.create_branch(repo_id, branch=str(revision), revision=head, exist_ok=True)
     try:
-        info = api.create_commit(
+        made = api.create_commit(
             repo_id,
             operations,
             commit_message=commit_message,
@@ -153,27 +173,63 @@ def push(
                 "push again to build on the new state."
             )
         raise
-    return str(info.pr_url or info.commit_url)
+    return str(made.pr_url or made.commit_url)
 
 
-def _require_ours_or_empty(api: HfApi, repo_id: str, commit: str) -> None:
-    """Refuse to overwrite the config of another kind of model."""
-    text = _read(api, repo_id, CONFIG_FILE, commit)
-    if text is None:
-        return
+def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> tuple[ModelInfo, bool]:
+    """What a push builds on, and whether its branch exists; a new branch grows from the main one."""
     try:
-        parse_config(text, f"{repo_id}/{CONFIG_FILE}")
+        return api.model_info(repo_id, revision=revision), True
+    except RevisionNotFoundError:
+        if not may_branch or revision is None or revision.startswith("refs/"):
+            raise
+        return api.model_info(repo_id), False
+
+
+def _operations(
+    api: HfApi, repo_id: str, head: str, names: Sequence[str], contents: Contents, local_card: str | None
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What turns the files `names` of a commit into the artifact.
+
+    Results and figures of this very payload stay, those of another one go: the history still has them.
+    """
+    config = _read(api, repo_id, CONFIG_FILE, head)
+    card = _read(api, repo_id, CARD_FILE, head)
+    measured = {n for n in names if n == RESULTS_FILE or _FIGURE.fullmatch(n)} if config is not None else set()
+    if config is not None and _payload(config, repo_id) == contents.config.payload.sha256:
+        found = {n: data for n in sorted(measured) if (data := _read(api, repo_id, n, head)) is not None}
+        measured = set()
+        results = contents.results
+        if results is None and RESULTS_FILE in found:
+            results = parse_results(found[RESULTS_FILE], f"{repo_id}/{RESULTS_FILE}")
+        figures = {n.rpartition("/")[2]: data for n, data in found.items() if n != RESULTS_FILE}
+        contents = replace(contents, results=results, figures=figures | dict(contents.figures))
+    cards = [] if card is None else [artifact.decode_card(card, f"{repo_id}/{CARD_FILE}")]
+    cards += [] if local_card is None else [local_card]
+    files = contents.files(repo_id, *cards)
+    stale = [CommitOperationDelete(n) for n in sorted(measured - files.keys())]
+    return [*stale, *(CommitOperationAdd(path, data) for path, data in files.items())]
+
+
+def _payload(config: bytes, repo_id: str) -> str | None:
+    """Digest of the payload behind a remote config of ours; None if that config is damaged."""
+    try:
+        artifact.require_replaceable(config, f"{repo_id}/{CONFIG_FILE}")
     except NotASignatureError as error:
         raise NotASignatureError(
             f"{repo_id} already holds another kind of model (its {CONFIG_FILE} is not a signature's); nothing was "
             "overwritten. Choose another repository."
         ) from error
-
-
-def _read(api: HfApi, repo_id: str, filename: str, commit: str) -> str | None:
-    """A text file at a commit; None only if the Hub says that it does not exist."""
     try:
-        return Path(api.hf_hub_download(repo_id, filename, revision=commit)).read_text("utf-8")
+        return parse_config(config).payload.sha256
+    except CorruptArtifactError:
+        return None
+
+
+def _read(api: HfApi, repo_id: str, filename: str, commit: str) -> bytes | None:
+    """A file at a commit; None only if the Hub says that it does not exist."""
+    try:
+        return Path(api.hf_hub_download(repo_id, filename, revision=commit)).read_bytes()
     except RemoteEntryNotFoundError:
         return None
 
@@ -184,11 +240,4 @@ def _api(token: str | bool | None) -> HfApi:
 
 def _is_ours(path: str) -> bool:
     """Files that belong to an artifact; whatever else a repository holds stays there."""
-    return path in (CONFIG_FILE, PAYLOAD_FILE, CARD_FILE, "results.json") or (
-        path.startswith("figures/") and path.endswith(".png") and path.count("/") == 1
-    )
-
-
-def _is_plain(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path
+    return path in (CONFIG_FILE, PAYLOAD_FILE, CARD_FILE, RESULTS_FILE) or _FIGURE.fullmatch(path) is not None

@@ -1,7 +1,10 @@
-"""What a live model says about itself, recorded in the config. Asks the object; imports no model library."""
+"""What a model says about itself, recorded in the config. Asks the object or its files; imports no model library."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -22,7 +25,11 @@ def describe_backbone(
     config even when its weights are random.
     """
     model = _unwrapped(source) if isinstance(source, nn.Module) else None
-    library, architecture = _library(model)
+    library, architecture = ("unknown", "unknown")
+    if model is not None:
+        library, architecture = _of_module(model)
+    elif not isinstance(source, Mapping):
+        library, architecture = _of_files(Path(source))
     return Backbone(
         library=library,
         architecture=architecture,
@@ -44,15 +51,28 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _library(model: nn.Module | None) -> tuple[str, str]:
-    if model is None:
-        return "unknown", "unknown"
+def _of_module(model: nn.Module) -> tuple[str, str]:
+    """Library and architecture of a live model."""
     package = type(model).__module__.partition(".")[0]
     library = package if package in ("timm", "transformers", "torchvision") else "torch"
     pretrained: Any = getattr(model, "pretrained_cfg", None)
     if library == "timm" and isinstance(pretrained, dict) and isinstance(pretrained.get("architecture"), str):
         return library, pretrained["architecture"]
     return library, type(model).__name__
+
+
+def _of_files(path: Path) -> tuple[str, str]:
+    """Library and architecture by the config.json that timm and transformers write beside their weights."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return "unknown", "unknown"  # advisory facts only: weights without a config are fine
+    if isinstance(config, dict) and isinstance(config.get("architecture"), str):
+        return "timm", config["architecture"]
+    if isinstance(config, dict) and isinstance(config.get("architectures"), list) and config["architectures"]:
+        return "transformers", str(config["architectures"][0])
+    return "unknown", "unknown"
 
 
 def _function(model: nn.Module | None) -> dict[str, str]:

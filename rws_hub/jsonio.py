@@ -133,7 +133,7 @@ def _decode_plain(kind: Any, data: Any, where: str) -> Any:
 
 
 def _sound(text: str, where: str) -> str:
-    """The text itself, if it is encodable: `"\\ud800"` is JSON, but half of a character."""
+    """The text itself, if UTF-8 can hold it: an escape such as `ud800` alone is JSON, but half of a character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

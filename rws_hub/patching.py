@@ -10,7 +10,7 @@ from typing import NoReturn, Self
 
 from torch import nn
 
-from rws_hub.anchors import Delta, Place, commit, deltas_on, require_anchored
+from rws_hub.anchors import Delta, Place, commit, deltas_on
 from rws_hub.errors import PatchStateError
 from rws_hub.plan import PatchPlan, SignaturePlan
 from rws_hub.planner import plan_module
@@ -37,8 +37,13 @@ def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | S
         PatchStateError: the model carries one of these signatures already; nothing was changed.
 
     Example:
-        >>> with patch(model, fog, alpha=0.8):  # doctest: +SKIP
+        >>> with patch(model, fog, alpha=0.8):
         ...     logits = model(images)
+        >>> p = patch(model, fog, noise, alpha=(0.5, 0.5))
+        >>> p.set_alpha(fog=0.3)
+        >>> p
+        <Patch on ResNet: fog=0.3, gaussian_noise=0.5>
+        >>> p.unpatch()
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"patch takes a live nn.Module, found {type(model).__name__}; for a file use `rws apply`")
@@ -50,7 +55,16 @@ def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | S
 
 
 def active_patches(model: nn.Module) -> tuple[Patch, ...]:
-    """The handles that are active on a model (made from this very object), oldest first."""
+    """The handles that are active on a model (made from this very object), oldest first.
+
+    Example:
+        >>> p = patch(model, fog)
+        >>> active_patches(model) == (p,)
+        True
+        >>> p.unpatch()
+        >>> active_patches(model)
+        ()
+    """
     return tuple(_handles.get(model, ()))
 
 
@@ -68,7 +82,7 @@ class Patch:
         self._entries: dict[str, tuple[RobustWeightSignature, float]] = {}
         self._plans: dict[str, SignaturePlan] = {}
         # The modules that own the patched tensors: a wrapper may be dropped while the model inside it lives on.
-        self._owners: dict[str, weakref.ref[nn.Module]] = {}
+        self._owners: dict[str, dict[str, weakref.ref[nn.Module]]] = {}
 
     @property
     def _model(self) -> nn.Module:
@@ -102,9 +116,7 @@ class Patch:
         self._require(alphas)
         for name, alpha in alphas.items():
             _check_strength(name, alpha)
-        deltas = [d for n, a in alphas.items() for d in self._deltas(n, self._entries[n][0], float(a))]
-        require_anchored(deltas)
-        commit(deltas, [])
+        commit([d for n, a in alphas.items() for d in self._deltas(n, float(a))], [])
         for name, alpha in alphas.items():
             self._entries[name] = (self._entries[name][0], float(alpha))
 
@@ -124,7 +136,7 @@ class Patch:
         """
         self._require(names)
         names = tuple(dict.fromkeys(names))
-        commit([], [d for n in names for d in self._deltas(n, *self._entries[n])])
+        commit([], [d for n in names for d in self._deltas(n)])
         self._forget(names)
 
     def unpatch(self, *, force: bool = False) -> None:
@@ -140,9 +152,7 @@ class Patch:
         if not self._entries:
             raise PatchStateError("this patch is not on the model any more; it was taken off before")
         names = tuple(self._entries)
-        if not any(self._deltas(n, *self._entries[n]) for n in names):
-            raise PatchStateError(f"the {self._label} that was patched does not exist any more")
-        commit([], [d for n in names for d in self._deltas(n, *self._entries[n])], force=force)
+        commit([], [d for n in names for d in self._deltas(n, force=force)], force=force)
         self._forget(names)
 
     def __enter__(self) -> Self:
@@ -173,37 +183,39 @@ class Patch:
         plan = plan_module(self._model, signatures).require()
         entries = dict(zip(names, zip(signatures, alphas, strict=True), strict=True))
         plans = dict(zip(names, plan.signatures, strict=True))
-        deltas = [
-            delta
-            for name, (signature, alpha) in entries.items()
-            for delta in self._deltas(name, signature, alpha, plans[name])
-        ]
+        model = self._model
+        homes = {name: {b.model: model.get_submodule(_path(b.model)) for b in p.bindings} for name, p in plans.items()}
+        deltas = [d for name, (s, a) in entries.items() for d in _places(s, a, plans[name], homes[name])]
         self._refuse_twice(deltas)
-        owners = {b.model: weakref.ref(_owner(self._model, b.model)) for p in plan.signatures for b in p.bindings}
         commit(deltas, [])
-        self._owners |= owners
+        self._owners |= {name: {n: weakref.ref(m) for n, m in home.items()} for name, home in homes.items()}
         self._entries |= entries
         self._plans |= plans
         live = _handles.setdefault(self._model, [])
         if self not in live:
             live.append(self)
 
-    def _deltas(
-        self, name: str, signature: RobustWeightSignature, alpha: float, plan: SignaturePlan | None = None
-    ) -> list[Place]:
-        """Where and what one signature adds: (owning module, attribute, delta)."""
-        places: list[Place] = []
-        for binding in (plan or self._plans[name]).bindings:
-            owner = self._owner(binding.model)
-            if owner is not None:
-                delta = Delta(signature.config.digest, signature, binding.pieces, alpha)
-                places.append((owner, binding.model.rpartition(".")[2], delta))
-        return places
+    def _deltas(self, name: str, alpha: float | None = None, *, force: bool = False) -> list[Place]:
+        """What one signature adds and to which modules, at its own strength or at `alpha`.
 
-    def _owner(self, name: str) -> nn.Module | None:
-        """The module that holds a tensor now; without the object that was patched, the one that held it then."""
-        model = self._ref()
-        return self._owners[name]() if model is None else _owner(model, name)
+        Raises:
+            PatchStateError: a module that was patched is gone, or not in the model any more (unless `force`).
+        """
+        root = self._ref()
+        homes: dict[str, nn.Module] = {}
+        for path, reference in self._owners[name].items():
+            owner = reference()
+            if root is not None and not force and (owner is None or _find(root, path) is not owner):
+                raise PatchStateError(
+                    f"{path} is not the one that was patched: the module was replaced meanwhile. Put it back, or "
+                    "call unpatch(force=True) to restore the clean values of what was patched all the same."
+                )
+            if owner is not None:
+                homes[path] = owner
+        if root is None and not homes:
+            raise PatchStateError(f"the {self._label} that was patched does not exist any more")
+        signature, strength = self._entries[name]
+        return _places(signature, strength if alpha is None else alpha, self._plans[name], homes)
 
     def _refuse_twice(self, deltas: list[Place]) -> None:
         seen: set[tuple[nn.Module, str, str]] = set()
@@ -223,7 +235,7 @@ class Patch:
 
     def _forget(self, names: Sequence[str]) -> None:
         for name in names:
-            del self._entries[name], self._plans[name]
+            del self._entries[name], self._plans[name], self._owners[name]
         model = self._ref()
         if not self._entries and model is not None and self in (live := _handles.get(model, [])):
             live.remove(self)
@@ -245,5 +257,26 @@ def _check_strength(name: str, alpha: float) -> None:
         raise ValueError(f"alpha of {name!r} must be a finite number, found {alpha!r}")
 
 
-def _owner(model: nn.Module, name: str) -> nn.Module:
-    return model.get_submodule(name.rpartition(".")[0])
+def _places(
+    signature: RobustWeightSignature, alpha: float, plan: SignaturePlan, homes: Mapping[str, nn.Module]
+) -> list[Place]:
+    """What one signature adds where. `homes`: the owning module of each tensor's name, as far as it exists."""
+    order = signature.config.digest
+    return [
+        (homes[b.model], b.model.rpartition(".")[2], Delta(order, signature, b.pieces, alpha))
+        for b in plan.bindings
+        if b.model in homes
+    ]
+
+
+def _path(name: str) -> str:
+    """The module path of a tensor's name."""
+    return name.rpartition(".")[0]
+
+
+def _find(model: nn.Module, name: str) -> nn.Module | None:
+    """The module that holds a tensor now."""
+    try:
+        return model.get_submodule(_path(name))
+    except AttributeError:
+        return None

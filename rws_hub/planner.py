@@ -35,6 +35,10 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature) -> PatchP
 
     Raises:
         CheckpointError: a path that cannot be read as weights.
+
+    Example:
+        >>> plan_patch(model, fog).ok
+        True
     """
     if isinstance(model, nn.Module):
         plan = plan_module(model, signatures)

@@ -43,10 +43,11 @@ class RobustWeightSignature:
         payload: the bytes of `rws.safetensors`.
 
     Example:
-        >>> from rws_hub import RobustWeightSignature, patch  # doctest: +SKIP
-        >>> fog = RobustWeightSignature.from_pretrained("user/resnet50-fog")  # doctest: +SKIP
-        >>> with patch(model, fog, alpha=0.8):  # doctest: +SKIP
-        ...     logits = model(images)
+        >>> fog = RobustWeightSignature.from_pretrained("user/resnet18-fog")
+        >>> fog.config.corruption.name
+        'fog'
+        >>> fog.delta("conv1.weight").shape
+        torch.Size([64, 3, 7, 7])
     """
 
     config: SignatureConfig

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -154,7 +154,9 @@ def folded() -> SignatureConfig:
     config = dataclasses.replace(config, extraction=extraction, sources=config.sources[1:], codec=Codec("float32", 32))
     tensors = {n: dataclasses.replace(f, encoding="float32", granularity=None) for n, f in config.tensors.items()}
     config = dataclasses.replace(config, corruption=Corruption("fog", None, None), tensors=tensors)
-    return with_backbone(config, library="torch", architecture="SmallNet", repo_id=None, revision=None, family="identity")
+    return with_backbone(
+        config, library="torch", architecture="SmallNet", repo_id=None, revision=None, family="identity"
+    )
 
 
 def transformers_vit() -> SignatureConfig:
@@ -228,7 +230,9 @@ def test_nothing_is_claimed_that_is_not_known():
 
 def test_data_sets_without_an_id_are_kept_apart():
     results = make_results({"dataset": "mine", "dataset_id": None}, {"dataset": "yours", "dataset_id": None})
-    front = yaml.safe_load(front_matter(dataclasses.replace(make_config(), corruption=Corruption("fog", 1, "x")), results))
+    front = yaml.safe_load(
+        front_matter(dataclasses.replace(make_config(), corruption=Corruption("fog", 1, "x")), results)
+    )
     assert "datasets" not in front
     found = [(r["dataset"]["name"], r["dataset"]["type"]) for r in front["model-index"][0]["results"]]
     assert found == [("mine", "unknown")] * 2 + [("yours", "unknown")] * 2
@@ -325,6 +329,7 @@ HOSTILE = st.text("|`\n\r\t\\*_[]<>()#-=+~$!&:{}%\"'.1a \u202e\x00\u2028é", min
 HOSTILE_LINE = HOSTILE.map(lambda s: "x" + "".join(c for c in s if c.isprintable()))
 
 
+@settings(deadline=None)
 @given(HOSTILE, HOSTILE, HOSTILE, HOSTILE_LINE, HOSTILE_LINE)
 def test_hostile_text_breaks_nothing(description, architecture, unit, target, dataset):
     def card(description: str, architecture: str, unit: str, target: str, dataset: str) -> str:
@@ -342,6 +347,7 @@ def test_hostile_text_breaks_nothing(description, architecture, unit, target, da
     compile(snippet, "<card>", "exec")
 
 
+@settings(deadline=None)
 @given(HOSTILE)
 def test_a_description_is_at_most_one_paragraph(description):
     empty = not any(c.isprintable() and not c.isspace() for c in description)
@@ -356,3 +362,8 @@ def test_needs_no_model_library():
         "assert not found, found"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_template_for_people_is_the_one_that_is_shipped():
+    root = Path(__file__).parents[1]
+    assert (root / "cards/template.md").resolve() == (root / "rws_hub/card_template.md").resolve()

@@ -3,7 +3,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_card import FOG, LATER, make_config, make_results
 
@@ -29,6 +29,7 @@ def test_round_trip():
     assert results.to_text() == parse_results(results.to_text()).to_text()
 
 
+@settings(deadline=None)
 @given(st.tuples(*[st.floats(0, 1)] * 4), st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 10**9))
 def test_numbers_survive(accuracies, alpha, images):
     clean, corrupted = Accuracy(*accuracies[:2], None), Accuracy(*accuracies[2:], accuracies[0])

@@ -1,0 +1,302 @@
+"""One seed of the demo: train everything, then extract, save, load, patch and take off through the public API."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from rws_hub import RobustWeightSignature, patch, plan_patch
+from rws_hub.demo.data import Images, Splits, add_noise, load_splits
+from rws_hub.demo.settings import CORRUPTION, DATASET, SEVERITY, DemoSettings
+from rws_hub.demo.training import accuracy, build_model, reestimate_batchnorm, same_bits, train
+from rws_hub.plan import KIN_SIMILARITY
+from rws_hub.spec import PAYLOAD_FILE
+
+Who = Literal["own", "user", "stranger"]
+
+# How many times `measure` reports progress in one seed.
+MEASURE_STEPS = 4
+
+# What a random generator is for; (purpose, seed) starts each of them, so that no two draw the same numbers.
+_ANCESTOR, _CLEAN, _ROBUST, _TWO_BRANCH, _USER, _STRANGER, _TEST_NOISE, _RIVAL_NOISE = range(8)
+_STRANGER_INIT = 1_000_003  # far from any seed a person would ask for
+
+
+class Progress(Protocol):
+    """What the story tells while it runs."""
+
+    def stage(self, name: str) -> None:
+        """A new stage begins."""
+
+    def step(self) -> None:
+        """One step of it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Top-1 accuracies on the test images, fractions from 0 to 1."""
+
+    clean: float
+    noisy: float
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStory:
+    """One model that was patched.
+
+    Attributes:
+        who: the signature's own clean model, the user's, or a stranger.
+        similarity: the plan's estimate of the cosine with the signature's source, -1 to 1.
+        kinship: the plan's verdict in words.
+        kin: the same as yes or no; None if it could not be told.
+        before: as it is.
+        patched: with the from-clean signature at alpha 1.
+        two_branch: with the two-branch signature at alpha 1 instead.
+        batchnorm: with batch-norm statistics re-estimated on noisy images instead.
+        after: once the patch is off again.
+        restored: whether every bit of every tensor was as before, after each of the two signatures.
+    """
+
+    who: Who
+    similarity: float | None
+    kinship: str
+    kin: bool | None
+    before: Score
+    patched: Score
+    two_branch: Score
+    batchnorm: Score
+    after: Score
+    restored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes on disk, and what they hold.
+
+    Attributes:
+        config, payload: the two files of the artifact.
+        float32_payload: payload of the same signature, not quantized.
+        checkpoint: the whole clean model, float32.
+        touched: weights and statistics that the signature changes.
+        body: weights and statistics outside of the head.
+        bits: of the codec.
+        layers: labels of the touched layers, in order of execution.
+        layers_total: how many layers the body has.
+    """
+
+    config: int
+    payload: int
+    float32_payload: int
+    checkpoint: int
+    touched: int
+    body: int
+    bits: int
+    layers: tuple[str, ...]
+    layers_total: int
+
+    @property
+    def artifact(self) -> int:
+        """Bytes of config and payload together."""
+        return self.config + self.payload
+
+
+@dataclass(frozen=True, slots=True)
+class SeedStory:
+    """Everything measured with one seed.
+
+    Attributes:
+        seed: of splits, initialisations, training and noise.
+        images: number of test images.
+        payload_sha256: digest of the from-clean signature's payload.
+        targets: own, user, stranger.
+        robust, two_branch_robust: the robust twins that the two signatures were extracted from.
+        sweep: (alpha, score) of the user's model.
+        sizes: of the from-clean signature.
+    """
+
+    seed: int
+    images: int
+    payload_sha256: str
+    targets: tuple[TargetStory, TargetStory, TargetStory]
+    robust: Score
+    two_branch_robust: Score
+    sweep: tuple[tuple[float, Score], ...]
+    sizes: Sizes
+
+    def target(self, who: Who) -> TargetStory:
+        """One of the three targets."""
+        return next(t for t in self.targets if t.who == who)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """The six trained models of one seed."""
+
+    ancestor: nn.Module
+    clean: nn.Module
+    robust: nn.Module
+    two_branch: nn.Module
+    user: nn.Module
+    stranger: nn.Module
+
+
+def run_seed(settings: DemoSettings, seed: int, folder: Path, progress: Progress) -> SeedStory:
+    """Train, extract, patch and measure; leaves `signature/`, `clean.safetensors`, `user.safetensors` in `folder`."""
+    splits = load_splits(settings, seed)
+    models = train_models(settings, splits, seed, progress)
+    progress.stage("extracting, patching, measuring")
+    _save_model(models.clean, folder / "clean.safetensors")
+    _save_model(models.user, folder / "user.safetensors")
+    extract_signature(models, settings).save_pretrained(folder / "signature")
+    signature = RobustWeightSignature.from_pretrained(folder / "signature")
+    two_branch = extract_signature(models, settings, pretrained=models.ancestor)
+    sizes = _sizes(signature, extract_signature(models, settings, bits=32), folder)
+    progress.step()
+
+    noisy_pixels = add_noise(splits.test.pixels, _rng(_TEST_NOISE, seed))
+    noisy = Images(noisy_pixels, splits.test.labels)
+    unlabelled = add_noise(splits.user.pixels[: settings.bn_images], _rng(_RIVAL_NOISE, seed))
+
+    def score(model: nn.Module) -> Score:
+        return Score(accuracy(model, splits.test), accuracy(model, noisy))
+
+    def tell(who: Who, model: nn.Module) -> TargetStory:
+        rival = score(reestimate_batchnorm(model, unlabelled))
+        told = _patch_and_measure(who, model, signature, two_branch, rival, score)
+        progress.step()
+        return told
+
+    return SeedStory(
+        seed=seed,
+        images=len(splits.test),
+        payload_sha256=signature.config.payload.sha256,
+        targets=(tell("own", models.clean), tell("user", models.user), tell("stranger", models.stranger)),
+        robust=score(models.robust),
+        two_branch_robust=score(models.two_branch),
+        sweep=_sweep(models.user, signature, settings.alphas, score),
+        sizes=sizes,
+    )
+
+
+def train_models(settings: DemoSettings, splits: Splits, seed: int, progress: Progress) -> Models:
+    """The six models, one after the other."""
+    step = progress.step
+    progress.stage("training the common ancestor")
+    ancestor = train(
+        build_model(settings, seed), splits.base, settings.ancestor, settings, _rng(_ANCESTOR, seed), step
+    )
+    progress.stage("training the clean model")
+    clean = train(ancestor, splits.base, settings.clean, settings, _rng(_CLEAN, seed), step)
+    progress.stage("training its robust twin")
+    robust = train(clean, splits.base, settings.robust, settings, _rng(_ROBUST, seed), step, noisy_share=0.5)
+    progress.stage("training the two-branch twin")
+    rng = _rng(_TWO_BRANCH, seed)
+    two_branch = train(ancestor, splits.base, settings.two_branch, settings, rng, step, noisy_share=1.0)
+    progress.stage("training the user's model")
+    user = train(clean, splits.user, settings.user, settings, _rng(_USER, seed), step)
+    progress.stage("training the stranger")
+    rng = _rng(_STRANGER, seed)
+    stranger = train(build_model(settings, _STRANGER_INIT + seed), splits.base, settings.ancestor, settings, rng, step)
+    stranger = train(stranger, splits.base, settings.clean, settings, rng, step)
+    return Models(ancestor, clean, robust, two_branch, user, stranger)
+
+
+def extract_signature(
+    models: Models, settings: DemoSettings, *, pretrained: nn.Module | None = None, bits: int = 4
+) -> RobustWeightSignature:
+    """The from-clean signature, or the two-branch one if `pretrained` is given."""
+    return RobustWeightSignature.extract(
+        standard=models.clean,
+        robust=models.robust if pretrained is None else models.two_branch,
+        pretrained=pretrained,
+        corruption=CORRUPTION,
+        severity=SEVERITY,
+        dataset=DATASET,
+        license="apache-2.0",
+        bits=bits,
+        description=(
+            f"Made by rws demo from scikit-learn's digits, upsampled to {settings.side} by {settings.side} pixels. "
+            "The backbone is a narrow ResNet, timm.create_model('resnet18', num_classes=10, in_chans=1, "
+            f"layers=[1, 1, 1, 1], channels={list(settings.channels)}), for pictures scaled from -1 to 1."
+        ),
+    )
+
+
+def _patch_and_measure(
+    who: Who,
+    model: nn.Module,
+    signature: RobustWeightSignature,
+    two_branch: RobustWeightSignature,
+    rival: Score,
+    score: Callable[[nn.Module], Score],
+) -> TargetStory:
+    judged = plan_patch(model, signature).require().signatures[0]
+    before, bits = score(model), _copy(model)
+    with patch(model, signature, alpha=1.0):
+        patched = score(model)
+    after, restored = score(model), same_bits(bits, model.state_dict())
+    with patch(model, two_branch, alpha=1.0):
+        patched_two_branch = score(model)
+    return TargetStory(
+        who=who,
+        similarity=judged.similarity,
+        kinship=judged.kinship,
+        kin=None if judged.similarity is None else judged.similarity >= KIN_SIMILARITY,
+        before=before,
+        patched=patched,
+        two_branch=patched_two_branch,
+        batchnorm=rival,
+        after=after,
+        restored=restored and same_bits(bits, model.state_dict()),
+    )
+
+
+def _sweep(
+    model: nn.Module, signature: RobustWeightSignature, alphas: tuple[float, ...], score: Callable[[nn.Module], Score]
+) -> tuple[tuple[float, Score], ...]:
+    found: list[tuple[float, Score]] = []
+    with patch(model, signature, alpha=0.0) as handle:
+        for alpha in alphas:
+            handle.set_alpha(**{CORRUPTION: alpha})
+            found.append((alpha, score(model)))
+    return tuple(found)
+
+
+def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, folder: Path) -> Sizes:
+    """Bytes as the file system counts them."""
+    config = signature.config
+    with tempfile.TemporaryDirectory() as scratch:
+        float32.save_pretrained(Path(scratch) / "signature")
+        float32_payload = (Path(scratch) / "signature" / PAYLOAD_FILE).stat().st_size
+    return Sizes(
+        config=signature.nbytes - len(signature.payload),
+        payload=(folder / "signature" / PAYLOAD_FILE).stat().st_size,
+        float32_payload=float32_payload,
+        checkpoint=(folder / "clean.safetensors").stat().st_size,
+        touched=config.touched_parameters,
+        body=config.body_parameters,
+        bits=config.codec.bits,
+        layers=tuple(u.unit for u in config.extraction.profile if u.touched),
+        layers_total=len(config.extraction.profile),
+    )
+
+
+def _save_model(model: nn.Module, file: Path) -> None:
+    tensors = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
+    safetensors.torch.save_file(tensors, file)
+
+
+def _copy(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: t.detach().clone() for n, t in model.state_dict().items()}
+
+
+def _rng(purpose: int, seed: int) -> np.random.Generator:
+    return np.random.default_rng([purpose, seed])

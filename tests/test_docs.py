@@ -1,0 +1,58 @@
+"""README's Python runs as written, top to bottom, against the loopback Hub; its commands are the ones CI runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from builders import perturbed
+
+from rws_hub import RobustWeightSignature
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+
+def make(corruption: str, seed: int) -> tuple[torch.nn.Module, RobustWeightSignature]:
+    clean = perturbed(timm.create_model("resnet18"), 0.0, 0).eval()
+    signature = RobustWeightSignature.extract(
+        standard=clean, robust=perturbed(clean, 0.01, seed), corruption=corruption, license="mit", layers=2
+    )
+    return clean, signature
+
+
+def test_readme_python_runs(hub, hub_cache, tmp_path, monkeypatch):
+    assert len(python_blocks(README)) == 5
+    clean, fog = make("fog", 1)
+    _, noise = make("gaussian_noise", 2)
+    fog.push_to_hub("alice/resnet18-fog", token=hub.alice)
+    # Weights cannot be downloaded here, and the account on the test Hub is alice.
+    code = "\n".join(python_blocks(README)).replace("pretrained=True", "pretrained=False").replace("user/", "alice/")
+    monkeypatch.setenv("HF_TOKEN", hub.alice)
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "images": torch.zeros(1, 3, 64, 64),
+        "noise": noise,
+        "clean_model": clean,
+        "robust_model": perturbed(clean, 0.01, 3),
+        "commit": hub.head("alice/resnet18-fog").oid,
+    }
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["url"].startswith("http")
+    assert (tmp_path / "resnet18-fog" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["demo", "test"])
+def test_readme_names_its_commands(name):
+    assert re.search(rf"<!-- command: {name} -->\n```bash\npip install -e '\.\[{name}\]' .*&& .+\n```\n", README)
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
