@@ -120,8 +120,8 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) ->
             home = total if total.ndim == 0 else total[piece.model_rows[0] : piece.model_rows[1]]
             home += rows.to(clean.device).reshape(home.shape) * delta.alpha
     value = clean.to(compute)
-    # exp differs by a bit between devices and vector widths; in float64 and rounded it is the same everywhere.
-    factor = total.cpu().double().exp().to(clean.device, compute) if op == "multiply" else None
+    # exp differs by a bit between devices and vector widths; in float64, rounded to float32, it does not.
+    factor = total.cpu().double().exp().float().to(clean.device, compute) if op == "multiply" else None
     result = (value + total if factor is None else value * factor).to(clean.dtype)
     finite = torch.isfinite(result)
     if not bool(finite.all()) and not bool((finite | ~torch.isfinite(clean)).all()):
@@ -148,6 +148,8 @@ def _set_anchor(write: _Write, anchor: _Anchor | None) -> None:
     anchors.pop(write.attribute, None)
     if anchor is not None:
         anchors[write.attribute] = anchor
+    if not anchors:
+        del _anchors[write.module]
 
 
 def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:

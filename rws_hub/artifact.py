@@ -39,7 +39,7 @@ def local_folder(source: str | Path, revision: str | None, subfolder: str | None
     if subfolder is not None and not _is_plain(subfolder):
         raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
     folder = Path(source)
-    if not folder.is_dir():
+    if str(source) == "" or not folder.is_dir():
         return None
     if revision is not None:
         raise ArtifactError(f"{folder} is a local folder; revision={revision!r} has no meaning there")

@@ -119,7 +119,7 @@ def _code(value: object) -> str:
 
 def _paragraph(value: object) -> str:
     """A value as a paragraph of its own: no heading, list, quote or rule, however it begins."""
-    return re.sub(r"^(\d*)([-+=#.):])", r"\1\\\2", _text(value))
+    return re.sub(r"^(\d*)([-+=#.)])", r"\1\\\2", _text(value))
 
 
 def _line(value: object) -> str:

@@ -133,14 +133,13 @@ def _verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str,
 
 
 def _finite(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not math.isfinite(value):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return value
-
-
-# argparse names the type in its message: "invalid finite number value: 'nan'".
-_finite.__name__ = "finite number"
 
 
 def _signature(verb: argparse.ArgumentParser) -> None:

@@ -57,7 +57,8 @@ def pack(delta: torch.Tensor, bits: int) -> Packed:
 def unpack(packed: Packed, bits: int) -> torch.Tensor:
     """The float32 delta. Bit-identical everywhere: one exact integer times one float, rounded once."""
     if packed.encoding != "codes":
-        return packed.parts["values"].to(torch.float32).reshape(packed.shape)
+        # A copy: what is handed out must not be the stored values themselves.
+        return packed.parts["values"].to(torch.float32, copy=True).reshape(packed.shape)
     codes = unpack_bits(packed.parts["codes"], bits, math.prod(packed.shape))
     scales = packed.parts["scales"].to(torch.float32)
     return (codes.to(torch.float32).reshape(len(scales), -1) * scales[:, None]).reshape(packed.shape)

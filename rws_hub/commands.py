@@ -74,13 +74,14 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from rws_hub import show
     from rws_hub.planner import plan_patch
 
     plan = plan_patch(arguments.model, _load(arguments))
     if arguments.json:
         _print_json(_plan_json(plan))
     else:
-        print(plan.explain())
+        print(show.printable(plan.explain()))
     if not plan.ok:
         raise _does_not_fit(plan)
 
@@ -191,7 +192,9 @@ def _plan_json(plan: PatchPlan) -> dict[str, Any]:
 
 def _does_not_fit(plan: PatchPlan) -> IncompatibleModelError:
     wrong = sum(len(s.rejected) for s in plan.signatures)
-    return IncompatibleModelError(f"the signature does not fit {plan.target}: {wrong} tensors stand against it", plan)
+    return IncompatibleModelError(
+        f"the signature does not fit {plan.target}: {wrong} tensors are missing or different", plan
+    )
 
 
 def _tell(arguments: argparse.Namespace, data: dict[str, Any], text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 from collections.abc import Mapping
@@ -45,8 +44,7 @@ def parse_config(text: str | bytes, where: str = CONFIG_FILE) -> SignatureConfig
         raise CorruptArtifactError(f"{where}: format_version must be a positive integer, found {version!r}")
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"{where} is of format {version}; this rws-hub reads up to format {FORMAT_VERSION}. "
-            f"It was written by rws-hub {_short_version(data)}: pip install -U 'rws-hub>={_short_version(data)}'"
+            f"{where} is of format {version}; this rws-hub reads up to format {FORMAT_VERSION}. {_advice(data)}"
         )
     config = jsonio.decode(SignatureConfig, data, where)
     check_config(config)
@@ -80,9 +78,12 @@ def is_tensor_name(text: str) -> bool:
     return _TENSOR_NAME.fullmatch(text) is not None and len(text) <= 256
 
 
-def _short_version(data: Mapping[str, Any]) -> str:
+def _advice(data: Mapping[str, Any]) -> str:
+    """What to install, from a config that is not verified: only a plain word is repeated from it."""
     version = data.get("rws_hub_version")
-    return version if isinstance(version, str) and _WORD.fullmatch(version) else "(unknown)"
+    if isinstance(version, str) and _WORD.fullmatch(version) and len(version) <= 40:
+        return f"It was written by rws-hub {version}: pip install -U 'rws-hub>={version}'"
+    return "Install a newer one: pip install -U rws-hub"
 
 
 def _check_text(config: SignatureConfig) -> None:
@@ -103,7 +104,7 @@ def _check_text(config: SignatureConfig) -> None:
         raise CorruptArtifactError(f"{CONFIG_FILE}: sources must be (pretrained,) standard, robust; found {roles}")
     try:
         sketch = base64.b64decode(config.sketch.values, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise CorruptArtifactError(f"{CONFIG_FILE}: sketch.values is not base64") from error
     if len(sketch) != 256:
         raise CorruptArtifactError(f"{CONFIG_FILE}: sketch.values must hold 256 bytes, found {len(sketch)}")

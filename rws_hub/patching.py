@@ -239,6 +239,8 @@ class Patch:
         model = self._ref()
         if not self._entries and model is not None and self in (live := _handles.get(model, [])):
             live.remove(self)
+            if not live:
+                del _handles[model]
 
 
 def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Sequence[float] | None) -> tuple[float, ...]:

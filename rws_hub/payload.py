@@ -98,7 +98,7 @@ def _parts(config: SignatureConfig, name: str, facts: TensorFacts) -> dict[str, 
 def _check_entry(name: str, entry: Any, dtype: str, shape: tuple[int, ...]) -> None:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: the header entry of {name} is malformed")
-    if entry["dtype"] != dtype or entry["shape"] != list(shape):
+    if entry["dtype"] != dtype or repr(entry["shape"]) != repr(list(shape)):  # [1] == [True] == [1.0]
         raise CorruptArtifactError(
             f"{PAYLOAD_FILE}: {name} must be {dtype} {list(shape)}, found {entry['dtype']} {entry['shape']}"
         )

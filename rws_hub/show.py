@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from rws_hub.spec import SignatureConfig
+
+# Width of the column of names.
+_NAMES = 12
 
 
 def summary(config: SignatureConfig) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def summary(config: SignatureConfig) -> dict[str, Any]:
 
 
 def print_info(config: SignatureConfig) -> None:
-    """Print the same as a table."""
+    """Print the same as a table of two columns, wrapped at the width of the terminal."""
     facts = summary(config)
     severity = "" if facts["severity"] is None else f", severity {facts['severity']}"
     dataset = "" if facts["dataset"] is None else f", on {facts['dataset']}"
@@ -55,22 +57,38 @@ def print_info(config: SignatureConfig) -> None:
     touched, body = facts["touched_parameters"], facts["body_parameters"]
     rows = [
         ("corruption", f"{facts['corruption']}{severity}{dataset}"),
-        ("backbone", f"{facts['backbone']} ({facts['library']}, {facts['family']} names)"),
+        ("backbone", _backbone(facts)),
         ("base model", base + (f" @ {facts['base_revision'][:12]}" if facts["base_revision"] else "")),
-        ("made by", f"{facts['recipe']}, {facts['method']}, batch norm: {facts['batchnorm']}"),
+        ("made by", _method(facts)),
         ("layers", f"{len(facts['layers'])} of {facts['layers_total']}: {', '.join(facts['layers'])}"),
         ("touches", f"{touched:,} of {body:,} weights and statistics ({touched / body:.1%})"),
         ("size", f"{facts['bytes']:,} bytes ({facts['payload_bytes']:,} payload, {facts['config_bytes']:,} config)"),
-        ("", f"{facts['times_smaller']:.1f} times smaller than the body in fp32"),
-        ("", f"{facts['bits_per_touched_parameter']:.2f} bits per touched parameter"),
+        ("", f"{facts['times_smaller']:.1f} times smaller than the body in float32"),
+        ("", f"{facts['bits_per_touched_parameter']:.2f} bits per touched number, everything counted"),
         ("codec", f"{facts['bits']} bits, relative error {facts['relative_error']:.2%}"),
         ("alpha", f"{facts['recommended_alpha']:g} recommended"),
         ("license", facts["license"]),
-        ("sha256", f"{facts['sha256']} (verified)"),
+        ("sha256", facts["sha256"]),
     ]
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    width = max(40, shutil.get_terminal_size().columns)
     for name, value in rows:
-        table.add_row(name, value)
-    Console(highlight=False, soft_wrap=False).print(table)
+        text = f"{name:<{_NAMES}}{printable(value)}"
+        print(textwrap.fill(text, width, subsequent_indent=" " * _NAMES, break_on_hyphens=False))
+
+
+def printable(text: str) -> str:
+    """Text from a file that anyone may have written, without what would steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _backbone(facts: dict[str, Any]) -> str:
+    known = [facts[key] for key in ("backbone", "library") if facts[key] != "unknown"]
+    names = "its own names" if facts["family"] == "identity" else f"{facts['family']} names"
+    return ", ".join([*known, names])
+
+
+def _method(facts: dict[str, Any]) -> str:
+    norms = "with" if facts["batchnorm"] == "delta" else "without"
+    if facts["method"] == "projection":
+        return f"projection (clean and robust twin of one pretrained model), {norms} batch norm"
+    return f"plain difference (robust twin fine-tuned from the clean model), {norms} batch norm"

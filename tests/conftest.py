@@ -18,6 +18,10 @@ from hub import Hub, RunningHub, start
 from hub.network import allow_loopback_only
 
 
+# One thread each: on small tensors and busy or shared cores, more of them only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def _start_hub() -> RunningHub:
     if "huggingface_hub" in sys.modules:
         raise RuntimeError("huggingface_hub was imported before the tests could set HF_ENDPOINT")

@@ -229,13 +229,17 @@ def test_nothing_is_claimed_that_is_not_known():
 
 
 def test_data_sets_without_an_id_are_kept_apart():
-    results = make_results({"dataset": "mine", "dataset_id": None}, {"dataset": "yours", "dataset_id": None})
-    front = yaml.safe_load(
-        front_matter(dataclasses.replace(make_config(), corruption=Corruption("fog", 1, "x")), results)
-    )
+    yours = {"dataset": "yours", "dataset_id": None, "clean": Accuracy(0.5, 0.25, None)}
+    results = make_results({"dataset": "mine", "dataset_id": None}, yours)
+    config = dataclasses.replace(make_config(), corruption=Corruption("fog", 1, "x"))
+    front = yaml.safe_load(front_matter(config, results))
     assert "datasets" not in front
-    found = [(r["dataset"]["name"], r["dataset"]["type"]) for r in front["model-index"][0]["results"]]
-    assert found == [("mine", "unknown")] * 2 + [("yours", "unknown")] * 2
+    found = [
+        (r["dataset"]["name"], r["dataset"]["type"], *(m["value"] for m in r["metrics"]))
+        for r in front["model-index"][0]["results"]
+    ]
+    mine, yours = ("mine", "unknown"), ("yours", "unknown")
+    assert found == [(*mine, 0.9307), (*mine, 0.7163), (*yours, 0.25), (*yours, 0.7163)]
 
 
 def test_same_bytes_in_any_process():
@@ -248,7 +252,9 @@ def test_same_bytes_in_any_process():
 
 def test_a_missing_fact_is_an_error():
     with pytest.raises(jinja2.UndefinedError):
-        card_module._template().render({"config": make_config()})
+        card_module._template().environment.from_string("{{ config.license }}{{ forgotten }}").render(
+            config=make_config()
+        )
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -353,6 +359,30 @@ def test_a_description_is_at_most_one_paragraph(description):
     empty = not any(c.isprintable() and not c.isspace() for c in description)
     expected = render_card(make_config(description="" if empty else "a"))
     assert _structure(render_card(make_config(description=description))) == _structure(expected)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "1. x",
+        "12) x",
+        "- x",
+        "+ x",
+        "* x",
+        "# x",
+        "> x",
+        "---",
+        "===",
+        "~~~",
+        "```\nx",
+        "    x",
+        "[a]: b",
+        "a|b\n-|-\n1|2",
+    ],
+)
+def test_a_description_begins_nothing_else(description):
+    expected = _structure(render_card(make_config(description="a")))
+    assert _structure(render_card(make_config(description=description))) == expected
 
 
 def test_needs_no_model_library():

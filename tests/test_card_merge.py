@@ -1,5 +1,6 @@
 """Merging keeps every word a person wrote, whatever state the old card is in."""
 
+import hashlib
 import re
 
 import pytest
@@ -136,6 +137,31 @@ def test_only_what_a_person_wrote_inside_the_block_is_kept():
     assert len(after.strip().splitlines()) == 20
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "```x``` begins this line.",
+        "~~~\n```\nx\n~~~",
+        "````\n```\n\nx\n````",
+        "```\n```python\n\nx\n```",
+        "- a\n  more\n- b",
+        "1. a\n2. b",
+        "| h |\n|---|\n| 1 |\n| 2 |",
+        "Text\nof lines.\n\n    code\n\n> quote",
+        "### A heading\n\n---",
+    ],
+)
+def test_what_a_person_wrote_is_kept_as_it_was_written(written):
+    old = edited(OLD, "## Usage\n", f"{written}\n\n## Usage\n")
+    assert merged(NEW, old).split(END)[1] == f"\n\n{NOTES}\n\n{written}\n"
+
+
+def test_a_block_whose_digest_holds_was_not_edited():
+    text = "# Title\n\nOf a version that listed no pieces."
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert merged(NEW, f"<!-- rws-hub:begin sha256={digest} -->\n{text}\n{END}\n") == NEW
+
+
 def test_a_generated_sentence_that_was_edited_is_kept_whole():
     old = edited(OLD, "it leaves no trace.", "it leaves no trace. In our hands it did.")
     after = merged(NEW, old).split(END)[1]
@@ -170,11 +196,11 @@ def test_a_note_that_was_deleted_does_not_come_back():
 
 
 def test_text_of_two_cards():
-    remote = merged(NEW, "Hello.\n\n- a\n" + body(OLD) + "\nBye.\n")
+    remote = merged(NEW, "Hello.\n\n- a\n" + body(OLD) + "\nBye.\n\nRemote.\n")
     local = "---\nmine: 1\n---\nHello.\n\nAlso.\n" + body(OLD) + "\nBye.\n\nLater.\n"
     result = body(merged(remote, local))
     assert result.startswith("\nHello.\n\nAlso.\n\n- a\n\n" + BEGIN)
-    assert result.endswith(END + "\n\nBye.\n\nLater.\n")
+    assert result.endswith(END + "\n\nBye.\n\nLater.\n\nRemote.\n")
 
 
 def test_line_ends_of_the_old_card_stay():

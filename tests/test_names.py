@@ -44,8 +44,10 @@ def test_a_name_is_spelled_by_one_row_only(family, row):
             rivals = [r for r in family.rows if (c := r.cells[dialect]) and c.parse(name) is not None]
             # Row blocks of one tensor are several rows with one template; a shared head may have two sources.
             assert {r.cells[dialect].template for r in rivals} == {cell.template}
-            assert row.head or sorted(r.cells[dialect].part for r in rivals) == list(range(cell.parts)) or (
-                dialect == family.canonical and len(rivals) == cell.parts
+            assert (
+                row.head
+                or sorted(r.cells[dialect].part for r in rivals) == list(range(cell.parts))
+                or (dialect == family.canonical and len(rivals) == cell.parts)
             )
 
 

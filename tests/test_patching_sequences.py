@@ -1,7 +1,6 @@
 """Ten thousand random lives of a patched model for each dtype: not one bit may remember them."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -42,14 +41,6 @@ def signatures() -> dict[str, RobustWeightSignature]:
         )
         for seed, (name, layers) in enumerate(TOUCHED.items(), 1)
     }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Life:

@@ -1,0 +1,150 @@
+"""Write `docs/config.schema.json` from the types in `rws_hub.spec` and the patterns in `rws_hub.config`.
+
+    python docs/make_schema.py
+
+What a schema cannot say (digests, one key depending on another object's keys, 4.0 for 4) is in
+docs/SPEC.md and checked by the code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from rws_hub import config, spec
+
+FILE = Path(__file__).with_name("config.schema.json")
+
+_PLAIN = {str: {"type": "string"}, int: {"type": "integer"}, float: {"type": "number"}, bool: {"type": "boolean"}}
+
+
+def _whole(pattern: re.Pattern[str], ahead: str = "") -> dict[str, Any]:
+    """The whole string must match; in some languages `$` alone also stands before a last line break."""
+    return {"pattern": f"^{ahead}(?:{pattern.pattern.replace(chr(92) + 'w', 'A-Za-z0-9_')})$(?!\\n)"}
+
+
+_HEX40, _HEX64, _WORD = (_whole(p) for p in (config._HEX40, config._HEX64, config._WORD))
+_REPO_ID = _whole(config._REPO_ID, ahead=r"(?!.*(?:\.\.|--))")
+_TENSOR_NAME = _whole(config._TENSOR_NAME) | {"maxLength": 256}
+_DIMENSION = {"minimum": 1, "maximum": 2**40}
+
+_NAMED_SHAPES = {
+    "propertyNames": _TENSOR_NAME,
+    "additionalProperties": {"type": "array", "items": {"type": "integer"} | _DIMENSION},
+}
+
+# Limits by class and field, merged into what the types say.
+_LIMITS: dict[tuple[type, str], dict[str, Any]] = {
+    (spec.SignatureConfig, "format"): {"const": spec.FORMAT},
+    (spec.SignatureConfig, "format_version"): {"const": spec.FORMAT_VERSION},
+    (spec.SignatureConfig, "license"): _WORD,
+    (spec.SignatureConfig, "digest"): _HEX64,
+    (spec.SignatureConfig, "tensors"): {
+        "minProperties": 1,
+        "propertyNames": _TENSOR_NAME,
+        "allOf": [
+            {"patternProperties": {"running_var$": {"properties": {"op": {"const": "multiply"}}}}},
+            {"patternProperties": {"^(?!.*running_var$)": {"properties": {"op": {"const": "add"}}}}},
+        ],
+    },
+    (spec.SignatureConfig, "sources"): {
+        "minItems": 2,
+        "maxItems": 3,
+        "oneOf": [
+            {"prefixItems": [{"properties": {"role": {"const": r}}} for r in roles], "maxItems": len(roles)}
+            for roles in (["standard", "robust"], ["pretrained", "standard", "robust"])
+        ],
+    },
+    (spec.Corruption, "name"): _WORD,
+    (spec.Corruption, "severity"): {"minimum": 1, "maximum": 5},
+    (spec.Corruption, "dataset"): {"anyOf": [_WORD, _REPO_ID]},
+    (spec.Backbone, "repo_id"): _REPO_ID,
+    (spec.Backbone, "revision"): _HEX40,
+    (spec.Backbone, "layout"): _NAMED_SHAPES,
+    (spec.Backbone, "head"): _NAMED_SHAPES,
+    (spec.Source, "sha256"): _HEX64,
+    (spec.Payload, "sha256"): _HEX64,
+    # 256 bytes in base64.
+    (spec.Sketch, "values"): _whole(re.compile("[A-Za-z0-9+/]{342}==")),
+}
+
+# Rules between the fields of one class.
+_RULES: dict[type, dict[str, Any]] = {
+    spec.Codec: {
+        "oneOf": [
+            {"properties": {"scheme": {"const": "uniform"}, "bits": {"minimum": 2, "maximum": 8}}},
+            {"properties": {"scheme": {"const": "float32"}, "bits": {"const": 32}}},
+        ]
+    },
+    spec.TensorFacts: {
+        "if": {"properties": {"encoding": {"const": "codes"}}},
+        "then": {"properties": {"granularity": {"type": "string"}}},
+        "else": {"properties": {"granularity": {"type": "null"}}},
+    },
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `config.json`, draft 2020-12."""
+    definitions: dict[str, Any] = {}
+    root = _object(spec.SignatureConfig, definitions)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"config.json of a robust weight signature, format {spec.FORMAT_VERSION}",
+        **root,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def text() -> str:
+    """What belongs into `docs/config.schema.json`."""
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+def _object(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    fields = [f.name for f in dataclasses.fields(kind)]
+    properties = {n: _limited(_form(hints[n], definitions), _LIMITS.get((kind, n), {})) for n in fields}
+    return {
+        "description": " ".join((kind.__doc__ or "").split("\n\n")[0].split()),
+        "type": "object",
+        "properties": properties,
+        "required": fields,
+        "additionalProperties": False,
+        **_RULES.get(kind, {}),
+    }
+
+
+def _limited(form: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+    """Limits of a value that may be null hold for the value, not for null."""
+    if limits and "anyOf" in form:
+        return {"anyOf": [f if f == {"type": "null"} else f | limits for f in form["anyOf"]]}
+    return form | limits
+
+
+def _form(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    if dataclasses.is_dataclass(kind):
+        name = typing.cast("type", kind).__name__
+        if name not in definitions:
+            definitions[name] = {}
+            definitions[name] = _object(kind, definitions)
+        return {"$ref": f"#/$defs/{name}"}
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_form(a, definitions) for a in args if a is not type(None)] + [{"type": "null"}]}
+    if origin is Literal:
+        return {"type": "string", "enum": list(args)}
+    if origin is tuple:
+        return {"type": "array", "items": _form(args[0], definitions)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _form(args[1], definitions)}
+    return dict(_PLAIN[kind])
+
+
+if __name__ == "__main__":
+    FILE.write_text(text(), encoding="utf-8")

@@ -1,0 +1,151 @@
+"""`rws apply`: what lies on disk afterwards is what a live patch gives, and everything else is untouched."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from builders import tiny_resnet, tiny_signature, tiny_vit
+from published import files_of, fog
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rws_hub import CheckpointError, IncompatibleModelError, PatchStateError, patch
+from rws_hub.apply import apply_to_checkpoint
+
+METADATA = {"format": "pt", "made_by": "a person", "é": "ü"}
+
+
+def save_sharded(model: nn.Module, folder: Path) -> Path:
+    """The model in three shards with an index, as large checkpoints come."""
+    folder.mkdir()
+    state = {n: t.contiguous() for n, t in model.state_dict().items()}
+    names = sorted(state)
+    weight_map = {}
+    for i in range(3):
+        shard = f"model-{i + 1:05}-of-00003.safetensors"
+        part = names[i::3]
+        save_file({n: state[n] for n in part}, folder / shard, {"shard": str(i)})
+        weight_map |= dict.fromkeys(part, shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text('{"architecture": "resnet18"}')
+    (folder / "notes.txt").write_text("not taken along")
+    return folder
+
+
+def same_bits(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    def raw(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+    return found.keys() == expected.keys() and all(
+        found[n].dtype == t.dtype and found[n].shape == t.shape and torch.equal(raw(found[n]), raw(t))
+        for n, t in expected.items()
+    )
+
+
+def patched_state(model: nn.Module, *signatures: object, alpha: float | tuple[float, ...]) -> dict[str, torch.Tensor]:
+    with patch(model, *signatures, alpha=alpha):  # type: ignore[arg-type]
+        return {n: t.clone() for n, t in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("alpha", [1.0, -0.3, 0.0])
+def test_one_file(tmp_path: Path, dtype: torch.dtype, alpha: float) -> None:
+    model = tiny_resnet().to(dtype)
+    source, out = tmp_path / "model.safetensors", tmp_path / "new" / "patched.safetensors"
+    save_file(model.state_dict(), source, METADATA)
+    before = source.read_bytes()
+    plan = apply_to_checkpoint(source, [fog()], [alpha], out)
+    assert plan.ok and source.read_bytes() == before
+    assert same_bits(load_file(out), patched_state(model, fog(), alpha=alpha))
+    touched = {b.model for b in plan.signatures[0].bindings}
+    found = load_file(out)
+    assert touched == set(fog().names) and same_bits(
+        {n: t for n, t in found.items() if n not in touched},
+        {n: t for n, t in model.state_dict().items() if n not in touched},
+    )
+    with safe_open(out, framework="pt") as handle:
+        assert handle.metadata() == METADATA
+    assert sorted(p.name for p in out.parent.iterdir()) == ["patched.safetensors"]
+
+
+@pytest.mark.parametrize("named", ["folder", "index"])
+def test_shards(tmp_path: Path, named: str) -> None:
+    source = save_sharded(tiny_resnet(), tmp_path / "model")
+    before = files_of(source)
+    given = source if named == "folder" else source / "model.safetensors.index.json"
+    out = tmp_path / "out"
+    apply_to_checkpoint(given, [fog()], [0.7], out)
+    found = files_of(out)
+    assert found.keys() == before.keys() - {"notes.txt"}
+    assert {n: d for n, d in found.items() if n.endswith(".json")} == {
+        n: d for n, d in before.items() if n.endswith(".json")
+    }
+    shards = [f for f in sorted(out.iterdir()) if f.suffix == ".safetensors"]
+    state: dict[str, torch.Tensor] = {}
+    for i, shard in enumerate(shards):
+        assert load_file(shard).keys() == load_file(source / shard.name).keys()
+        state |= load_file(shard)
+        with safe_open(shard, framework="pt") as handle:
+            assert handle.metadata() == {"shard": str(i)}
+    assert same_bits(state, patched_state(tiny_resnet(), fog(), alpha=0.7))
+    assert files_of(source) == before
+
+
+def test_a_folder_of_one_file(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    save_file(tiny_vit().state_dict(), tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "config.json").write_text("{}")
+    signature = tiny_signature("vit")
+    apply_to_checkpoint(tmp_path / "m", [signature], [1.0], tmp_path / "out")
+    assert sorted(files_of(tmp_path / "out")) == ["config.json", "model.safetensors"]
+    expected = patched_state(tiny_vit(), signature, alpha=1.0)
+    assert same_bits(load_file(tmp_path / "out" / "model.safetensors"), expected)
+
+
+def test_several_signatures_in_any_order(tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    save_file(tiny_resnet().state_dict(), source)
+    noise = tiny_signature(corruption="noise", seed=5)
+    apply_to_checkpoint(source, [fog(), noise], [0.5, 0.25], tmp_path / "a.safetensors")
+    apply_to_checkpoint(source, [noise, fog()], [0.25, 0.5], tmp_path / "b.safetensors")
+    expected = patched_state(tiny_resnet(), fog(), noise, alpha=(0.5, 0.25))
+    assert same_bits(load_file(tmp_path / "a.safetensors"), expected)
+    assert same_bits(load_file(tmp_path / "b.safetensors"), expected)
+    with pytest.raises(PatchStateError, match="given twice"):
+        apply_to_checkpoint(source, [fog(), fog()], [0.5, 0.5], tmp_path / "c.safetensors")
+
+
+def test_nothing_is_written_when_it_does_not_work(tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    save_file(tiny_vit().state_dict(), source)
+    half = tmp_path / "half.safetensors"
+    save_file(tiny_resnet().half().state_dict(), half)
+    before = files_of(tmp_path)
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(IncompatibleModelError) as caught:
+        apply_to_checkpoint(source, [fog()], [1.0], out)
+    assert not caught.value.plan.ok
+    with pytest.raises(PatchStateError, match="overflows"):
+        apply_to_checkpoint(half, [fog()], [1e9], out)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite"):
+            apply_to_checkpoint(half, [fog()], [bad], out)
+    with pytest.raises(CheckpointError, match="no such file"):
+        apply_to_checkpoint(tmp_path / "missing.safetensors", [fog()], [1.0], out)
+    for existing in (source, tmp_path):
+        with pytest.raises(CheckpointError, match="exists already"):
+            apply_to_checkpoint(half, [fog()], [1.0], existing)
+    assert files_of(tmp_path) == before and len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"pickle")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
+    (tmp_path / "x.safetensors.index.json").write_text('{"weight_map": {"a": "../other.safetensors"}}')
+    for name in ("model.bin", "broken.safetensors", "x.safetensors.index.json"):
+        with pytest.raises(CheckpointError):
+            apply_to_checkpoint(tmp_path / name, [fog()], [1.0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,281 @@
+"""What a patch does when somebody else touches the model meanwhile: refuse, explain, and still know the way back."""
+
+import copy
+import gc
+import io
+import pickle
+import weakref
+
+import pytest
+import torch
+from bits import bits, changed
+from builders import tiny_resnet, tiny_signature
+from torch import nn
+
+from rws_hub import PatchStateError, active_patches, patch
+from rws_hub.anchors import _anchors
+from rws_hub.patching import _handles
+
+
+@pytest.fixture(scope="module")
+def fog():
+    return tiny_signature(corruption="fog", seed=1, layers=1)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return tiny_signature(corruption="noise", seed=2, layers=1, bits=32)
+
+
+@pytest.fixture
+def model():
+    return tiny_resnet()
+
+
+def train_a_step(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+
+
+def forward_in_train_mode(model):
+    model.train()
+    with torch.no_grad():
+        model(torch.ones(2, 3, 32, 32))
+    model.eval()
+
+
+def load_other_weights(model):
+    model.load_state_dict(tiny_resnet(seed=5).state_dict())
+
+
+def assign_other_weights(model):
+    model.load_state_dict(tiny_resnet(seed=5).state_dict(), assign=True)
+
+
+def change_one_weight_by_one_bit(model):
+    flat = model.conv1.weight.detach().view(torch.int32).view(-1)
+    flat[3] ^= 1
+
+
+CHANGES = [
+    train_a_step,
+    forward_in_train_mode,
+    load_other_weights,
+    assign_other_weights,
+    change_one_weight_by_one_bit,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_meanwhile_is_not_undone_unless_forced(change, model, fog):
+    clean = bits(model)
+    p = patch(model, fog)
+    change(model)
+    after = bits(model)
+    for action in (p.unpatch, lambda: p.set_alpha(fog=0.5), lambda: p.remove("fog")):
+        with pytest.raises(PatchStateError, match=r"was changed while it was patched.*unpatch\(force=True\)"):
+            action()
+        assert changed(after, model) == set() and p.active
+    p.unpatch(force=True)
+    assert not changed(clean, model) & set(fog.names)
+    assert active_patches(model) == ()
+
+
+def test_a_change_of_untouched_weights_does_not_matter(model, fog):
+    clean = bits(model)
+    with patch(model, fog), torch.no_grad():
+        model.fc.weight.zero_()
+    assert changed(clean, model) == {"fc.weight"}
+
+
+def test_assigning_the_same_values_does_not_matter(model, fog):
+    clean = bits(model)
+    p = patch(model, fog)
+    model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_converting_a_patched_model_is_refused_with_a_way_out(dtype, model, fog):
+    clean = bits(model)
+    p = patch(model, fog)
+    model.to(dtype)
+    for force in (False, True):
+        with pytest.raises(PatchStateError, match="Unpatch before converting; convert it back to go on"):
+            p.unpatch(force=force)
+    model.float()
+    p.unpatch(force=dtype == torch.bfloat16)  # going through bfloat16 lost digits of the patched weights
+    assert not changed(clean, model) & set(fog.names)
+
+
+def test_two_handles_come_off_in_any_order(fog, noise):
+    clean = bits(tiny_resnet())
+    for first in (0, 1):
+        model = tiny_resnet()
+        handles = [patch(model, fog, alpha=0.5), patch(model, noise, alpha=2)]
+        assert active_patches(model) == tuple(handles)
+        alone = tiny_resnet()
+        patch(alone, *[(fog, noise)[1 - first]], alpha=(0.5, 2)[1 - first])
+        handles[first].unpatch()
+        assert bits(model) == bits(alone) and active_patches(model) == (handles[1 - first],)
+        handles[1 - first].unpatch()
+        assert changed(clean, model) == set() and active_patches(model) == ()
+
+
+def test_the_same_signature_twice_is_refused_and_a_name_is_taken_once(model, fog, noise):
+    p = patch(model, fog)
+    before = bits(model)
+    refusals = [
+        (lambda: patch(model, fog), "carries this very signature"),
+        (lambda: patch(model, noise, fog), "carries this very signature"),
+        (lambda: p.add(fog, name="other"), "carries this very signature"),
+        (lambda: p.add(noise, name="fog"), "the name 'fog' is taken"),
+        (lambda: patch(tiny_resnet(), noise, noise), "the name 'noise' is taken"),
+    ]
+    for action, message in refusals:
+        with pytest.raises(PatchStateError, match=message):
+            action()
+        assert changed(before, model) == set() and active_patches(model) == (p,)
+    p.add(noise, alpha=0.1, name="second")
+    assert p.alphas == {"fog": 1.0, "second": 0.1} and repr(p) == "<Patch on ResNet: fog=1, second=0.1>"
+
+
+def test_unknown_names_and_handles_that_are_off_are_refused(model, fog, noise):
+    clean = bits(model)
+    p = patch(model, fog)
+    for action in (lambda: p.remove("snow"), lambda: p.remove("fog", "snow"), lambda: p.set_alpha(snow=1)):
+        with pytest.raises(PatchStateError, match="no signature named 'snow' in this patch; there are: fog"):
+            action()
+        assert p.alphas == {"fog": 1.0}
+    p.remove("fog", "fog")
+    p.remove()
+    assert not p.active and changed(clean, model) == set() and active_patches(model) == ()
+    with pytest.raises(PatchStateError, match="taken off before"):
+        p.unpatch()
+    with pytest.raises(PatchStateError, match="there are: none"):
+        p.set_alpha(fog=1)
+    p.add(noise)
+    assert p.active and active_patches(model) == (p,) and p.plan.ok
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+def test_a_replaced_module_is_refused_and_force_restores_the_one_that_was_patched(model, fog):
+    clean, conv = bits(model), model.conv1
+    for replacement in (nn.Conv2d(3, 64, 7, bias=False), nn.Identity(), None):
+        p = patch(model, fog)
+        if replacement is None:
+            del model.conv1
+        else:
+            model.conv1 = replacement
+        for action in (p.unpatch, lambda p=p: p.set_alpha(fog=0.5), lambda p=p: p.remove("fog")):
+            with pytest.raises(PatchStateError, match=r"conv1.weight is not the one that was patched"):
+                action()
+        p.unpatch(force=True)
+        model.conv1 = conv
+        assert changed(clean, model) == set()
+
+
+def test_a_tensor_that_is_gone_is_refused(model, fog):
+    clean, weight = bits(model), model.conv1.weight
+    p = patch(model, fog)
+    del model.conv1.weight
+    with pytest.raises(PatchStateError, match="has no tensor 'weight' any more"):
+        p.unpatch()
+    model.conv1.weight = weight
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+class Wrapper(nn.Module):
+    """Names every tensor `module.*`, as data-parallel wrappers do."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize("wrap", [Wrapper, nn.DataParallel, torch.compile])
+def test_a_wrapper_and_the_bare_model_share_one_state(wrap, model, fog, noise):
+    clean, wrapper = bits(model), wrap(model)
+    outer, inner = patch(wrapper, fog), patch(model, noise)
+    assert active_patches(wrapper) == (outer,) and active_patches(model) == (inner,)
+    both = tiny_resnet()
+    patch(both, noise, fog)
+    assert bits(model) == bits(both)
+    with pytest.raises(PatchStateError, match="carries this very signature"):
+        patch(wrapper, noise)
+    outer.unpatch()
+    inner.unpatch()
+    assert changed(clean, model) == set()
+
+
+def test_a_wrapper_that_is_dropped_does_not_take_the_way_back_with_it(model, fog, noise):
+    clean = bits(model)
+    with patch(Wrapper(model), fog, alpha=0.5) as p:
+        gc.collect()
+        assert changed(clean, model) == set(fog.names)
+        p.set_alpha(fog=1)
+        with pytest.raises(PatchStateError, match="does not exist any more"):
+            p.add(noise)
+    assert changed(clean, model) == set()
+
+
+def pickled(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+def test_a_copy_of_a_patched_model_is_a_plain_model_with_those_weights(duplicate, model, fog):
+    p = patch(model, fog)
+    twin = duplicate(model)
+    patched = bits(model)
+    assert bits(twin) == patched and active_patches(twin) == ()
+    p.unpatch()
+    assert bits(twin) == patched
+    with patch(twin, fog):
+        assert changed(patched, twin) == set(fog.names)
+    assert bits(twin) == patched
+
+
+def test_a_state_dict_saved_while_patched_holds_the_patched_values(model, fog):
+    with patch(model, fog):
+        buffer = io.BytesIO()
+        torch.save(model.state_dict(), buffer)
+        patched = bits(model)
+    buffer.seek(0)
+    other = tiny_resnet(seed=3)
+    other.load_state_dict(torch.load(buffer))
+    assert bits(other) == patched
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_handle_cannot_be_copied(duplicate, model, fog):
+    with patch(model, fog) as p, pytest.raises(TypeError, match="belongs to one live model"):
+        duplicate(p)
+
+
+def test_a_dropped_model_is_freed_even_while_a_handle_exists(fog):
+    gc.collect()
+    anchors, handles = len(_anchors), len(_handles)
+    model = tiny_resnet()
+    gone, p = weakref.ref(model), patch(model, fog)
+    assert len(_handles) == handles + 1 and len(_anchors) > anchors
+    del model
+    gc.collect()
+    assert gone() is None and len(_handles) == handles and len(_anchors) == anchors
+    for action in (p.unpatch, lambda: p.set_alpha(fog=1), lambda: p.remove("fog"), lambda: p.add(fog, name="x")):
+        with pytest.raises(PatchStateError, match="does not exist any more"):
+            action()
+
+
+def test_a_model_without_a_patch_is_not_remembered(model, fog):
+    gc.collect()
+    anchors, handles = len(_anchors), len(_handles)
+    patch(model, fog).unpatch()
+    assert (len(_anchors), len(_handles)) == (anchors, handles)
