@@ -9,6 +9,7 @@ The scale is rounded *before* the codes are chosen: its rounding costs no accura
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,9 @@ MIN_ROW = 32
 MAX_HALF_ERROR = 1e-3
 # Clipping points tried, as shares of the largest magnitude; the least squared error wins.
 _CLIPS = tuple(float(c) for c in np.linspace(1.0, 0.3, 15))
+
+# Elements worked on at a time: encoding a tensor of any size takes little more memory than the tensor.
+_BLOCK = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ def pack(delta: torch.Tensor, bits: int) -> Packed:
         return Packed(shape, "float16" if exact else "float32", None, {"values": half if exact else flat})
     granularity: Granularity = "row" if math.prod(shape[1:]) >= MIN_ROW else "tensor"
     rows = flat.reshape(shape[0] if granularity == "row" else 1, -1)
-    codes, scales = _quantize(rows, bits)
+    step = max(1, _BLOCK // rows.shape[1])
+    blocks = [_quantize(rows[i : i + step], bits) for i in range(0, len(rows), step)]
+    codes, scales = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     return Packed(shape, "codes", granularity, {"codes": pack_bits(codes, bits), "scales": scales})
 
 
@@ -61,14 +67,27 @@ def unpack(packed: Packed, bits: int) -> torch.Tensor:
         return packed.parts["values"].to(torch.float32, copy=True).reshape(packed.shape)
     codes = unpack_bits(packed.parts["codes"], bits, math.prod(packed.shape))
     scales = packed.parts["scales"].to(torch.float32)
-    return (codes.to(torch.float32).reshape(len(scales), -1) * scales[:, None]).reshape(packed.shape)
+    return codes.to(torch.float32).reshape(len(scales), -1).mul_(scales[:, None]).reshape(packed.shape)
 
 
 def relative_error(exact: torch.Tensor, decoded: torch.Tensor) -> float:
     """||decoded - exact|| / ||exact||, unitless; 0 for a zero delta."""
-    norm = float(torch.linalg.vector_norm(exact, dtype=torch.float64))
-    error = float(torch.linalg.vector_norm(decoded.double() - exact.double()))
-    return error / norm if norm else error
+    size = norm(exact)
+    squares = 0.0
+    for x, y in zip(_blocks(exact), _blocks(decoded), strict=True):
+        difference = y.double().sub_(x)
+        squares += float(difference @ difference)
+    return math.sqrt(squares) / size if size else math.sqrt(squares)
+
+
+def norm(tensor: torch.Tensor) -> float:
+    """Euclidean norm of all elements, in float64."""
+    return math.sqrt(sum(float(x.double() @ x.double()) for x in _blocks(tensor)))
+
+
+def _blocks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    flat = tensor.reshape(-1)
+    return (flat[i : i + _BLOCK] for i in range(0, flat.numel(), _BLOCK))
 
 
 def part_specs(facts: TensorFacts, shape: tuple[int, ...], codec: Codec) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -106,15 +125,17 @@ def packed_bytes(count: int, bits: int) -> int:
 
 def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Signed codes of any shape -> uint8 vector. Padding codes are zero."""
-    flat = codes.reshape(-1).numpy().astype(np.int16)
-    groups = np.zeros((-(-flat.size // 8), 8), np.uint64)
-    groups.reshape(-1)[:] = 2 ** (bits - 1)
-    groups.reshape(-1)[: flat.size] = (flat + 2 ** (bits - 1)).astype(np.uint64)
-    words = np.zeros(len(groups), "<u8")
-    for i in range(8):
-        words |= groups[:, i] << np.uint64(bits * i)
-    stream = words.view(np.uint8).reshape(-1, 8)[:, :bits]
-    return torch.from_numpy(np.ascontiguousarray(stream).reshape(-1))
+    flat = codes.reshape(-1).numpy()
+    stream = np.empty((-(-flat.size // 8), bits), np.uint8)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK].astype(np.int16) + 2 ** (bits - 1)
+        groups = np.full((-(-block.size // 8), 8), 2 ** (bits - 1), np.uint64)
+        groups.reshape(-1)[: block.size] = block
+        words = np.zeros(len(groups), "<u8")
+        for i in range(8):
+            words |= groups[:, i] << np.uint64(bits * i)
+        stream[start // 8 : start // 8 + len(groups)] = words.view(np.uint8).reshape(-1, 8)[:, :bits]
+    return torch.from_numpy(stream.reshape(-1))
 
 
 def unpack_bits(stream: torch.Tensor, bits: int, count: int) -> torch.Tensor:

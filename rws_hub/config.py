@@ -19,6 +19,7 @@ from rws_hub.spec import (
     SignatureConfig,
 )
 
+_ITEM_BYTES = {"float16": 2, "float32": 4}
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -48,6 +49,7 @@ def parse_config(text: str | bytes, where: str = CONFIG_FILE) -> SignatureConfig
         )
     config = jsonio.decode(SignatureConfig, data, where)
     check_config(config)
+    _check_payload_size(config)
     return config
 
 
@@ -139,3 +141,21 @@ def _check_tensors(config: SignatureConfig) -> None:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: granularity goes with encoding 'codes' only")
         if facts.encoding == "codes" and codec.scheme != "uniform":
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has codes, but the codec is {codec.scheme}")
+
+
+def _check_payload_size(config: SignatureConfig) -> None:
+    """The shapes say how large the payload is: nobody fetches or reads a file that is larger than its tensors."""
+    data = 0
+    for name, facts in config.tensors.items():
+        shape = config.shape(name)
+        count = math.prod(shape)
+        if facts.encoding == "codes":
+            scales = shape[0] if facts.granularity == "row" and shape else 1
+            data += -(-count // 8) * config.codec.bits + 2 * scales
+        else:
+            data += count * _ITEM_BYTES[facts.encoding]
+    # The header names the same tensors as the config, in fewer words.
+    if not data < config.payload.bytes <= data + MAX_CONFIG_BYTES:
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: payload.bytes is {config.payload.bytes:,}, but the tensors take {data:,} and a header"
+        )

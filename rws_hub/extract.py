@@ -32,7 +32,7 @@ from rws_hub.sources import CanonicalWeights
 from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
 
 # Elements taken to float64 at a time: 8 MB per operand, whatever the size of the tensor.
-_BLOCK = 2**20
+_BLOCK = 2**16
 # A channel whose running variance is below this is dead; there is nothing meaningful to scale.
 _DEAD_VARIANCE = 1e-12
 
@@ -108,7 +108,7 @@ def extract(
         delta, op, norm = delta_of(name, *values[-2:], pretrained=values[0] if trio.pretrained else None)
         packed = codec.pack(delta, bits)
         relative = codec.relative_error(delta, codec.unpack(packed, bits))
-        size = torch.linalg.vector_norm(delta, dtype=torch.float64).item()
+        size = codec.norm(delta)
         error, total = error + (relative * size) ** 2, total + size**2
         tensors[name] = packed
         projected = trio.pretrained is not None and not is_statistic(name)

@@ -157,7 +157,7 @@ def _once_per_storage(
             kept.append(binding)
         elif not _equal_deltas(first, binding, signature):
             detail = f"it shares its storage with {first.model}, and the signature holds different deltas for the two"
-            rejected.append(Rejection("unusable", binding.model, detail))
+            rejected.append(Rejection("unusable", binding.pieces[0].model, detail))
     return kept, rejected
 
 

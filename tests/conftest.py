@@ -17,7 +17,6 @@ import pytest
 from hub import Hub, RunningHub, start
 from hub.network import allow_loopback_only
 
-
 # One thread each: on small tensors and busy or shared cores, more of them only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -236,16 +236,13 @@ def test_push_and_pull(rws: Run, alice: Hub, folder: Path, tmp_path: Path, monke
     assert "is not a Hub id" in failed(rws("pull", "./two", "-o", "three"))
 
 
-def test_push_and_pull_what_does_not_work(
-    rws: Run, alice: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_refused(rws: Run, alice: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no config.json" in failed(rws("push", tmp_path, REPO))
     assert failed(rws("push", folder, "bob/fog"))
     alice.put(REPO, {"config.json": b"{}"})
     assert "another kind of model" in failed(rws("push", folder, REPO))
     monkeypatch.setenv("HF_TOKEN", alice.bad_token)
-    message = failed(rws("push", folder, "alice/other"))
-    assert "401" in message and alice.bad_token not in message
+    assert "401" in failed(rws("push", folder, "alice/other"))
     monkeypatch.setenv("HF_TOKEN", alice.alice)
     broken = files_of(folder) | {"rws.safetensors": fog().payload[:-1]}
     alice.put(REPO, broken)

@@ -33,6 +33,7 @@ def matrices(draw):
     return delta
 
 
+@settings(deadline=None)
 @given(bits_of, st.integers(0, 41), st.integers(0, 2**32 - 1))
 def test_codes_come_back_from_the_stream(bits, count, seed):
     top = 2 ** (bits - 1) - 1
@@ -198,3 +199,18 @@ def test_values_that_no_encoder_writes_are_refused():
         vector = Packed((2,), "float16", None, {"values": torch.tensor([0.0, value]).half()})
         with pytest.raises(CorruptArtifactError, match=r"w\.values holds a value that is not finite"):
             check_values("w", vector, 4)
+
+
+@pytest.mark.parametrize("block", [8, 64, 1000])
+@pytest.mark.parametrize("shape", [(9, 45), (50, 3), (3, 5, 7, 2), (33,)])
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_the_size_of_the_blocks_of_work_decides_nothing(block, shape, bits, monkeypatch):
+    delta = noise(*shape)
+    whole = pack(delta, bits)
+    decoded = unpack(whole, bits)
+    error = relative_error(delta, decoded)
+    monkeypatch.setattr(codec, "_BLOCK", block)
+    blocked = pack(delta, bits)
+    assert all(torch.equal(blocked.parts[k], v) for k, v in whole.parts.items())
+    assert torch.equal(unpack(blocked, bits), decoded)
+    assert relative_error(delta, decoded) == pytest.approx(error, rel=1e-12)

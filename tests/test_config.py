@@ -59,6 +59,7 @@ def test_no_sealed_value_can_be_changed(path, value):
     assert read == SMALL  # 1 for 1.0
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_the_description_may_be_edited(text):
     data = DATA | {"description": text}

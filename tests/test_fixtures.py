@@ -1,12 +1,15 @@
 """Artifacts of every published format version load for ever, and a reader written from docs/SPEC.md alone agrees."""
 
+import base64
 import hashlib
 import json
+import math
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
-from builders import tiny_resnet, tiny_vit
+from builders import tiny_resnet, tiny_signature, tiny_vit
 
 from rws_hub import RobustWeightSignature, plan_patch
 from rws_hub.spec import CONFIG_FILE, FORMAT_VERSION, PAYLOAD_FILE
@@ -103,3 +106,34 @@ def decode_by_the_book(folder):
 def test_a_reader_written_from_the_specification_agrees(folder):
     expected = json.loads((folder / "expected.json").read_text("utf-8"))
     assert {n: hashlib.sha256(b).hexdigest() for n, b in decode_by_the_book(folder).items()} == expected
+
+
+LAYERS = ["bn1.*", "conv1.*", "layer1.0.conv1.*"]
+
+
+def test_source_digests_are_those_of_the_specification():
+    signature = tiny_signature("resnet", layers=LAYERS)
+    weights = tiny_resnet().state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(signature.names):
+        shape = ", ".join(str(d) for d in weights[name].shape)
+        digest.update(f"{name}\0float32\0[{shape}]\0".encode("ascii"))
+        digest.update(struct.pack(f"<{weights[name].numel()}f", *weights[name].reshape(-1).tolist()))
+    assert (signature.config.sources[0].role, signature.config.sources[0].sha256) == ("standard", digest.hexdigest())
+
+
+def test_the_sketch_is_that_of_the_specification():
+    signature = tiny_signature("resnet", layers=LAYERS)
+    weights = tiny_resnet().state_dict()
+    totals = [0.0] * 256
+    for name in sorted(n for n in signature.names if weights[n].ndim > 1):
+        values = weights[name].reshape(-1).tolist()[:262_144]
+        words = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+        factor = math.sqrt(len(values)) / math.sqrt(math.fsum(v * v for v in values))
+        for value in values:
+            word = int(words.random_raw())
+            totals[word % 256] += factor * (value if word >> 8 & 1 == 0 else -value)
+    largest = max(abs(t) for t in totals)
+    levels = np.frombuffer(base64.b64decode(signature.config.sketch.values), np.int8).astype(int)
+    assert max(abs(level - round(t * 127 / largest)) for level, t in zip(levels, totals, strict=True)) <= 1
+    assert max(abs(levels)) == 127

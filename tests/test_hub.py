@@ -29,6 +29,7 @@ from rws_hub import (
     NotASignatureError,
     RobustWeightSignature,
 )
+from rws_hub.cli import main
 from rws_hub.hub import pull
 
 load = RobustWeightSignature.from_pretrained
@@ -273,3 +274,12 @@ def test_the_library_names_itself_and_keeps_the_token(hub: Hub, caplog: pytest.L
     assert asked and all("rws-hub/" in r.headers["user-agent"] for r in asked)
     assert any(r.headers.get("authorization") == f"Bearer {hub.alice}" for r in asked)
     assert hub.alice not in caplog.text
+
+
+def test_errors_of_xet_are_no_traceback(hub: Hub, empty_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fog().push_to_hub(REPO, token=hub.alice)
+    shutil.rmtree(empty_cache)
+    fault = hub.fault("/v1/reconstructions", status=403, times=100)
+    assert main(["info", REPO]) == 1 and fault.hits
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rws_hub import jsonio
@@ -140,6 +140,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_pretty_text_and_canonical_bytes_hold_the_same_value(value):
     assert jsonio.parse(jsonio.pretty(value), "f") == value

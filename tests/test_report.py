@@ -4,7 +4,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rws_hub.report import fold_names, fold_pairs
@@ -69,6 +69,7 @@ def test_pairs_fold_together(pairs, lines):
 part = st.sampled_from(["a", "b.", ".", "#", "layer", "0", "1", "2", "10", "07"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(part, min_size=1, max_size=5).map("".join), max_size=20))
 def test_folded_lines_stand_for_exactly_the_given_names(names):
     unfolded = [name for line in fold_names(names) for name in unfold(line)]

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import safetensors.torch
@@ -15,14 +15,13 @@ from torch import nn
 
 from rws_hub import RobustWeightSignature, patch, plan_patch
 from rws_hub.demo.data import Images, Splits, add_noise, load_splits
+from rws_hub.demo.records import Score, SeedStory, Sizes, TargetStory, Who
 from rws_hub.demo.settings import CORRUPTION, DATASET, SEVERITY, DemoSettings
 from rws_hub.demo.training import accuracy, build_model, reestimate_batchnorm, same_bits, train
 from rws_hub.plan import KIN_SIMILARITY
 from rws_hub.spec import PAYLOAD_FILE
 
-Who = Literal["own", "user", "stranger"]
-
-# How many times `measure` reports progress in one seed.
+# How many steps of progress one seed takes besides its epochs: the extraction and three targets.
 MEASURE_STEPS = 4
 
 # What a random generator is for; (purpose, seed) starts each of them, so that no two draw the same numbers.
@@ -38,102 +37,6 @@ class Progress(Protocol):
 
     def step(self) -> None:
         """One step of it is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Top-1 accuracies on the test images, fractions from 0 to 1."""
-
-    clean: float
-    noisy: float
-
-
-@dataclass(frozen=True, slots=True)
-class TargetStory:
-    """One model that was patched.
-
-    Attributes:
-        who: the signature's own clean model, the user's, or a stranger.
-        similarity: the plan's estimate of the cosine with the signature's source, -1 to 1.
-        kinship: the plan's verdict in words.
-        kin: the same as yes or no; None if it could not be told.
-        before: as it is.
-        patched: with the from-clean signature at alpha 1.
-        two_branch: with the two-branch signature at alpha 1 instead.
-        batchnorm: with batch-norm statistics re-estimated on noisy images instead.
-        after: once the patch is off again.
-        restored: whether every bit of every tensor was as before, after each of the two signatures.
-    """
-
-    who: Who
-    similarity: float | None
-    kinship: str
-    kin: bool | None
-    before: Score
-    patched: Score
-    two_branch: Score
-    batchnorm: Score
-    after: Score
-    restored: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Bytes on disk, and what they hold.
-
-    Attributes:
-        config, payload: the two files of the artifact.
-        float32_payload: payload of the same signature, not quantized.
-        checkpoint: the whole clean model, float32.
-        touched: weights and statistics that the signature changes.
-        body: weights and statistics outside of the head.
-        bits: of the codec.
-        layers: labels of the touched layers, in order of execution.
-        layers_total: how many layers the body has.
-    """
-
-    config: int
-    payload: int
-    float32_payload: int
-    checkpoint: int
-    touched: int
-    body: int
-    bits: int
-    layers: tuple[str, ...]
-    layers_total: int
-
-    @property
-    def artifact(self) -> int:
-        """Bytes of config and payload together."""
-        return self.config + self.payload
-
-
-@dataclass(frozen=True, slots=True)
-class SeedStory:
-    """Everything measured with one seed.
-
-    Attributes:
-        seed: of splits, initialisations, training and noise.
-        images: number of test images.
-        payload_sha256: digest of the from-clean signature's payload.
-        targets: own, user, stranger.
-        robust, two_branch_robust: the robust twins that the two signatures were extracted from.
-        sweep: (alpha, score) of the user's model.
-        sizes: of the from-clean signature.
-    """
-
-    seed: int
-    images: int
-    payload_sha256: str
-    targets: tuple[TargetStory, TargetStory, TargetStory]
-    robust: Score
-    two_branch_robust: Score
-    sweep: tuple[tuple[float, Score], ...]
-    sizes: Sizes
-
-    def target(self, who: Who) -> TargetStory:
-        """One of the three targets."""
-        return next(t for t in self.targets if t.who == who)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,9 +93,7 @@ def train_models(settings: DemoSettings, splits: Splits, seed: int, progress: Pr
     """The six models, one after the other."""
     step = progress.step
     progress.stage("training the common ancestor")
-    ancestor = train(
-        build_model(settings, seed), splits.base, settings.ancestor, settings, _rng(_ANCESTOR, seed), step
-    )
+    ancestor = train(build_model(settings, seed), splits.base, settings.ancestor, settings, _rng(_ANCESTOR, seed), step)
     progress.stage("training the clean model")
     clean = train(ancestor, splits.base, settings.clean, settings, _rng(_CLEAN, seed), step)
     progress.stage("training its robust twin")

@@ -1,0 +1,218 @@
+"""The plan: a pure look at names and shapes that says what would go where, or why not."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from bits import bits, changed
+from builders import perturbed, seeded, tiny_resnet, tiny_signature, tiny_vit
+from safetensors.torch import save_file
+from torch import nn
+
+from rws_hub import IncompatibleModelError, patch, plan_patch
+from rws_hub.planner import plan_module
+
+
+@pytest.fixture(scope="module")
+def fog():
+    return tiny_signature(layers=2)
+
+
+@pytest.fixture(scope="module")
+def vit_fog():
+    return tiny_signature("vit", layers=2)
+
+
+def test_an_accepted_plan_in_words(fog):
+    plan = plan_patch(tiny_resnet(), fog)
+    assert plan.ok and plan.require() is plan
+    batchnorm = ("bias", "running_mean", "running_var", "weight")
+    assert plan.explain().splitlines() == [
+        "plan for ResNet",
+        "fog: fits, resnet in timm names",
+        *(f"  accepted   bn1.{x}" for x in batchnorm),
+        "  accepted   conv1.weight",
+        *(f"  accepted   layer1.0.bn{{1,2}}.{x}" for x in batchnorm),
+        "  accepted   layer1.0.conv{1,2}.weight",
+        "  accepted   layer1.0.downsample.{0,1}.weight",
+        *(f"  accepted   layer1.0.downsample.1.{x}" for x in batchnorm[:3]),
+        "  touches 15,456 weights and statistics in 20 tensors",
+        "  kinship: kin of the signature's source (estimated similarity 1.00)",
+    ]
+
+
+def test_another_dialect_in_words(vit_fog):
+    config = transformers.ViTConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=192, image_size=32, patch_size=8
+    )
+    model = seeded(lambda: transformers.ViTForImageClassification(config), 0)
+    plan = plan_patch(model, vit_fog)
+    text = plan.explain()
+    assert plan.ok and "fog: fits, vit in hf5 names under 'vit.'" in text
+    for line in (
+        "  accepted   cls_token  ->  vit.embeddings.cls_token",
+        "  accepted   blocks.0.attn.qkv.weight[48:96]  ->  vit.layers.0.attention.k_proj.weight",
+        "  accepted   blocks.0.mlp.fc{1,2}.bias  ->  vit.layers.0.mlp.fc{1,2}.bias",
+    ):
+        assert line in text.splitlines()
+    assert "a stranger to the signature's source: it fits by shape, but do not expect it to help" in text
+    clean = bits(model)
+    with patch(model, vit_fog):
+        assert changed(clean, model) == {b.model for b in plan.signatures[0].bindings}
+
+
+def without(name):
+    model = tiny_resnet()
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, None)
+    return model
+
+
+def with_more():
+    model = tiny_resnet()
+    model.layer4.append(copy.deepcopy(model.layer4[0]))
+    return model
+
+
+NO_STEM = "  missing    conv1.weight  the signature's backbone resnet18 has it, this model does not"
+
+
+@pytest.mark.parametrize(
+    ("build", "lines"),
+    [
+        (
+            lambda: without("layer1.0.conv2.weight"),
+            ["  missing    layer1.0.conv2.weight  the signature's backbone resnet18 has it, this model does not"],
+        ),
+        (
+            lambda: without("layer4.0.conv2.weight"),
+            ["  missing    layer4.0.conv2.weight  the signature's backbone resnet18 has it, this model does not"],
+        ),
+        (
+            with_more,
+            [
+                "  unexpected layer4.1.conv{1,2}.weight  this model has it, the signature's backbone does not: "
+                "another depth or variant"
+            ],
+        ),
+        (
+            lambda: tiny_resnet(channels=[4, 16, 32, 64]),
+            ["  mismatched layer1.0.conv1.weight  signature [8, 64, 3, 3], model [4, 64, 3, 3]"],
+        ),
+        (
+            lambda: nn.ModuleDict({"left": tiny_resnet(), "right": tiny_resnet(seed=1)}),
+            [
+                "  unusable   ModuleDict  the backbone occurs under 'left.', 'right.'; patch one submodule alone",
+            ],
+        ),
+        (lambda: nn.Linear(2, 2), [NO_STEM]),
+        (tiny_vit, [NO_STEM]),
+    ],
+    ids=["missing", "missing-untouched", "unexpected", "mismatched", "ambiguous", "other", "other-family"],
+)
+def test_a_refusal_in_words(build, lines, fog):
+    model = build()
+    clean = bits(model)
+    plan = plan_patch(model, fog)
+    text = plan.explain().splitlines()
+    assert not plan.ok and text[1].startswith("fog: does not fit, resnet in timm names")
+    assert set(lines) <= set(text)
+    with pytest.raises(IncompatibleModelError, match=r"Nothing was changed. print\(plan_patch") as caught:
+        patch(model, fog)
+    assert caught.value.plan.explain().splitlines()[1:] == text[1:]
+    assert changed(clean, model) == set()
+
+
+def test_an_untouched_tensor_of_another_shape_does_not_matter():
+    blocks_only = tiny_signature("vit", layers=["blocks.0.*"])
+    larger = tiny_vit(img_size=64)
+    plan = plan_patch(larger, blocks_only)
+    assert plan.ok
+    assert "  untouched  pos_embed  (another shape here; not part of the signature)" in plan.explain()
+    refused = plan_patch(larger, tiny_signature("vit", layers=1))
+    assert "pos_embed  signature [1, 17, 48], model [1, 65, 48] (another input size)" in refused.explain()
+
+
+@pytest.mark.parametrize("model", [tiny_resnet, lambda: tiny_resnet(num_classes=3), lambda: tiny_resnet(num_classes=0)])
+def test_the_number_of_classes_does_not_matter(model, fog):
+    assert plan_patch(model(), fog).ok
+
+
+def test_several_signatures_are_planned_each_for_itself(fog, vit_fog):
+    plan = plan_patch(tiny_resnet(), fog, vit_fog)
+    assert [s.ok for s in plan.signatures] == [True, False] and not plan.ok
+
+
+def test_a_module_a_state_dict_and_a_file_give_one_plan(fog, tmp_path):
+    model = perturbed(tiny_resnet(), 0.01, 9)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    plans = [plan_patch(x, fog) for x in (model, model.state_dict(), tmp_path / "model.safetensors", tmp_path)]
+    assert [p.target for p in plans] == ["ResNet", "the state dict", "model.safetensors", tmp_path.name]
+    assert all(p.signatures == plans[0].signatures and p.ok for p in plans)
+
+
+def test_planning_changes_nothing_and_copies_nothing(fog, monkeypatch):
+    model = tiny_resnet()
+    clean, versions = bits(model), [t._version for t in model.state_dict().values()]
+    plan_patch(model, fog)
+    assert changed(clean, model) == set() and versions == [t._version for t in model.state_dict().values()]
+    for method in ("clone", "cpu", "copy_", "to", "detach"):
+        monkeypatch.setattr(torch.Tensor, method, lambda *_, **__: pytest.fail("a value was read"))
+    assert plan_module(model, [fog]).ok
+
+
+def test_a_model_on_the_meta_device_fits_by_name_but_has_no_values_to_patch(fog):
+    plan = plan_patch(tiny_resnet().to("meta"), fog)
+    (signature,) = plan.signatures
+    assert {b.model for b in signature.bindings} == set(fog.names)
+    assert {(r.reason, r.detail) for r in signature.rejected} == {
+        ("unusable", "it is on the meta device and holds no values; load the weights first")
+    }
+    assert plan_patch(tiny_vit().to("meta"), tiny_signature("vit")).signatures[0].bindings
+
+
+def test_kinship_is_high_for_the_same_ancestor_and_low_for_a_stranger(fog):
+    similarities = {
+        "itself": tiny_resnet(),
+        "tuned": perturbed(tiny_resnet(), 0.005, 9),
+        "half": tiny_resnet().bfloat16(),
+        "stranger": tiny_resnet(seed=1),
+    }
+    for kind, model in similarities.items():
+        (plan,) = plan_patch(model, fog).signatures
+        assert plan.ok
+        assert abs(plan.similarity) < 0.25 if kind == "stranger" else plan.similarity > 0.8, (kind, plan.similarity)
+        assert ("stranger" in plan.kinship) == (kind == "stranger")
+
+
+def expanded(model):
+    model.conv1.weight = nn.Parameter(torch.zeros(1, 3, 7, 7).expand(64, 3, 7, 7))
+    return model
+
+
+def with_odd_weight(make):
+    model = tiny_resnet()
+    model.conv1.weight = nn.Parameter(make(model.conv1.weight.detach()), requires_grad=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: expanded(tiny_resnet()), "it is an expanded view, whose elements share memory; clone it first"),
+        (lambda: with_odd_weight(lambda w: w.to(torch.float8_e4m3fn)), "it is torch.strided, torch.float8_e4m3fn"),
+        (lambda: with_odd_weight(lambda w: w.to_sparse()), "it is torch.sparse_coo"),
+        (lambda: with_odd_weight(lambda w: w.mul(10).to(torch.int8)), "this model does not"),
+    ],
+)
+def test_a_tensor_that_could_not_be_restored_is_refused(build, message, fog):
+    (plan,) = plan_patch(build(), fog).signatures
+    assert not plan.ok and message in plan.explain()
+
+
+def test_a_tensor_made_in_inference_mode_is_refused(fog):
+    with torch.inference_mode():
+        model = tiny_resnet()
+    (plan,) = plan_patch(model, fog).signatures
+    assert not plan.ok and "created in inference mode" in plan.explain()

@@ -1,0 +1,90 @@
+"""One storage under several names is one tensor: patched once, whichever name leads to it."""
+
+import pytest
+import torch
+from bits import bits, changed
+from builders import perturbed, seeded, tiny_resnet, tiny_signature
+from torch import nn
+
+from rws_hub import IncompatibleModelError, PatchStateError, RobustWeightSignature, patch, plan_patch
+
+
+def extract(standard, robust, layers=("*",), corruption="fog", **options):
+    return RobustWeightSignature.extract(
+        standard=standard, robust=robust, corruption=corruption, license="mit", layers=list(layers), bits=32, **options
+    )
+
+
+class Tied(nn.Module):
+    """Two names for one parameter, and two layers beside it."""
+
+    def __init__(self, tie: bool = True) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.c = nn.Linear(4, 4)
+        if tie:
+            self.b.weight = self.a.weight
+
+
+def untied(values):
+    model = Tied(tie=False)
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).fill_(value)
+    return model
+
+
+def test_a_shared_parameter_is_patched_once():
+    model = seeded(Tied, 0)
+    before = model.a.weight.detach().clone()
+    zero = untied({"a.weight": 1, "b.weight": 1})
+    equal = extract(zero, untied({"a.weight": 1.5, "b.weight": 1.5}), ["a.*", "b.*"])
+    plan = plan_patch(model, equal)
+    assert plan.ok and len(plan.signatures[0].bindings) == 1
+    with patch(model, equal):
+        assert torch.equal(model.a.weight, before + 0.5)
+    assert torch.equal(model.a.weight, before)
+    different = extract(zero, untied({"a.weight": 1.5, "b.weight": 2}), ["a.*", "b.*"])
+    refused = plan_patch(model, different)
+    assert "unusable   b.weight  it shares its storage with a.weight" in refused.explain()
+    with pytest.raises(IncompatibleModelError, match="shares its storage"):
+        patch(model, different)
+
+
+def test_a_signature_of_a_tied_model_fits_it():
+    model = seeded(Tied, 0)
+    signature = extract(model, perturbed(model, 0.1, 1))
+    assert set(signature.names) == {"a.weight", "c.bias", "c.weight"}
+    before = bits(model)
+    with patch(model, signature):
+        assert changed(before, model) == {"a.weight", "b.weight", "c.bias", "c.weight"}
+    assert changed(before, model) == set()
+    assert plan_patch(model.state_dict(), signature).ok
+
+
+def test_two_signatures_may_reach_a_shared_parameter_by_different_names():
+    start = untied({"a.weight": 1, "b.weight": 1})
+    by_a = extract(start, untied({"a.weight": 2}), ["a.*"], "fog")
+    by_b = extract(start, untied({"b.weight": 4}), ["b.*"], "noise")
+    model = seeded(Tied, 0)
+    clean = bits(model)
+    p = patch(model, by_a, by_b)
+    both = bits(model)
+    p.remove("fog")
+    p.add(by_a)
+    assert bits(model) == both
+    p.remove("noise")
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+def test_a_backbone_that_goes_by_two_names_is_one_backbone():
+    fog = tiny_signature(layers=1)
+    model = nn.Module()
+    model.encoder = model.backbone = tiny_resnet()
+    clean = bits(model)
+    with patch(model, fog):
+        assert changed(clean, model) == {f"{x}.{n}" for x in ("encoder", "backbone") for n in fog.names}
+        with pytest.raises(PatchStateError, match="carries this very signature"):
+            patch(model.backbone, fog)
+    assert changed(clean, model) == set()
