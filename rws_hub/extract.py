@@ -31,7 +31,7 @@ from rws_hub.resolve import IDENTITY
 from rws_hub.sources import CanonicalWeights
 from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
 
-# Elements taken to float64 at a time: 8 MB per operand, whatever the size of the tensor.
+# Elements taken to float64 at a time: they fit a processor cache, whatever the size of the tensor.
 _BLOCK = 2**16
 # A channel whose running variance is below this is dead; there is nothing meaningful to scale.
 _DEAD_VARIANCE = 1e-12
@@ -102,19 +102,8 @@ def extract(
     hashes = [hashlib.sha256() for _ in trio.all]
     error = total = 0.0
     for name in tqdm(sorted(touched), desc="extracting", unit="tensor", disable=not progress, leave=False):
-        values = [w.read(name) for w in trio.all]
-        for digest, value in zip(hashes, values, strict=True):
-            hash_tensor(digest, name, value)
-        delta, op, norm = delta_of(name, *values[-2:], pretrained=values[0] if trio.pretrained else None)
-        packed = codec.pack(delta, bits)
-        relative = codec.relative_error(delta, codec.unpack(packed, bits))
-        size = codec.norm(delta)
-        error, total = error + (relative * size) ** 2, total + size**2
-        tensors[name] = packed
-        projected = trio.pretrained is not None and not is_statistic(name)
-        facts[name] = TensorFacts(
-            op, projected, packed.encoding, packed.granularity, relative, size / norm if norm else 0.0
-        )
+        tensors[name], facts[name], size = _encode(trio, name, bits, hashes)
+        error, total = error + (facts[name].relative_error * size) ** 2, total + size**2
     if not total:
         raise ExtractionError("the robust and the standard model are equal in the chosen layers: nothing to extract")
     roles = ("pretrained", "standard", "robust")[-len(hashes) :]
@@ -127,6 +116,21 @@ def extract(
         sketch=kinship.sketch(touched, trio.standard.read),
         relative_error=math.sqrt(error / total),
     )
+
+
+def _encode(trio: Trio, name: str, bits: int, hashes: Sequence[hashlib._Hash]) -> tuple[Packed, TensorFacts, float]:
+    """One delta as stored, what is known about it, and its norm. Adds the sources to their digests."""
+    values = [w.read(name) for w in trio.all]
+    for digest, value in zip(hashes, values, strict=True):
+        hash_tensor(digest, name, value)
+    delta, op, norm = delta_of(name, *values[-2:], pretrained=values[0] if trio.pretrained else None)
+    del values  # as large as the delta each
+    packed = codec.pack(delta, bits)
+    relative = codec.relative_error(delta, codec.unpack(packed, bits))
+    size = codec.norm(delta)
+    projected = trio.pretrained is not None and not is_statistic(name)
+    ratio = size / norm if norm else 0.0
+    return packed, TensorFacts(op, projected, packed.encoding, packed.granularity, relative, ratio), size
 
 
 def delta_of(
