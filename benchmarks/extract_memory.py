@@ -75,7 +75,7 @@ def main() -> None:
     """Write the files, then measure in a fresh process, whose peak is that of the extraction alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tensors", type=int, default=64, help="matrices of 16.8 MB in each file")
-    parser.add_argument("--touched", type=int, default=32, help="how many of them the signature keeps")
+    parser.add_argument("--touched", type=int, default=8, help="how many of them the signature keeps")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

@@ -16,6 +16,7 @@ from rws_hub.spec import (
     FORMAT_VERSION,
     MAX_CONFIG_BYTES,
     Backbone,
+    Corruption,
     SignatureConfig,
 )
 
@@ -88,16 +89,29 @@ def _advice(data: Mapping[str, Any]) -> str:
     return "Install a newer one: pip install -U rws-hub"
 
 
-def _check_text(config: SignatureConfig) -> None:
-    for key, text in (("license", config.license), ("corruption.name", config.corruption.name)):
+def check_labels(license: str, corruption: Corruption, repo_id: str | None, revision: str | None) -> None:
+    """Verify what a person states about a signature (also before a long extraction begins).
+
+    Raises:
+        CorruptArtifactError: naming the value, what was expected and what was found.
+    """
+    for key, text in (("license", license), ("corruption.name", corruption.name)):
         if not _WORD.fullmatch(text):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {key} must be one plain word, found {text!r}")
-    dataset = config.corruption.dataset
+    dataset = corruption.dataset
     if dataset is not None and not (_WORD.fullmatch(dataset) or is_repo_id(dataset)):
         raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be one word or a Hub id, found {dataset!r}")
-    severity = config.corruption.severity
+    severity = corruption.severity
     if severity is not None and not 1 <= severity <= 5:
         raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.severity must be 1 to 5, found {severity}")
+    if repo_id is not None and not is_repo_id(repo_id):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {repo_id!r} is not a Hub id")
+    if revision is not None and not _HEX40.fullmatch(revision):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {revision!r} is not a 40-hex commit")
+
+
+def _check_text(config: SignatureConfig) -> None:
+    check_labels(config.license, config.corruption, config.backbone.repo_id, config.backbone.revision)
     hashes = [config.payload.sha256, config.digest, *(s.sha256 for s in config.sources)]
     if bad := [h for h in hashes if not _HEX64.fullmatch(h)]:
         raise CorruptArtifactError(f"{CONFIG_FILE}: {bad[0]!r} is not a sha256 in hex")
@@ -113,10 +127,6 @@ def _check_text(config: SignatureConfig) -> None:
 
 
 def _check_backbone(backbone: Backbone) -> None:
-    if backbone.repo_id is not None and not is_repo_id(backbone.repo_id):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {backbone.repo_id!r} is not a Hub id")
-    if backbone.revision is not None and not _HEX40.fullmatch(backbone.revision):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {backbone.revision!r} is not a 40-hex commit")
     if both := sorted(backbone.layout.keys() & backbone.head.keys()):
         raise CorruptArtifactError(f"{CONFIG_FILE}: {both[0]} is in the backbone's layout and in its head")
     for name, shape in (backbone.layout | backbone.head).items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def describe_backbone(
     library, architecture = ("unknown", "unknown")
     if model is not None:
         library, architecture = _of_module(model)
-    elif not isinstance(source, Mapping):
+    elif isinstance(source, (str, Path)):
         library, architecture = _of_files(Path(source))
     return Backbone(
         library=library,

@@ -107,11 +107,12 @@ def _plan_one(
 
 def _rejections(best: Match, signature: RobustWeightSignature, layout: Mapping[str, Shape]) -> list[Rejection]:
     config = signature.config
-    source = f"{config.backbone.architecture} has it"
+    name = config.backbone.architecture
+    source = "the signature's backbone" + ("" if name == "unknown" else f" {name}")
     out = [Rejection("mismatched", n, _shapes(n, best, signature, layout)) for n in best.mismatched]
-    out += [Rejection("missing", n, f"the signature's backbone {source}, this model does not") for n in best.missing]
+    out += [Rejection("missing", n, f"{source} has it, this model does not") for n in best.missing]
     out += [
-        Rejection("unexpected", n, "this model has it, the signature's backbone does not: another depth or variant")
+        Rejection("unexpected", n, f"this model has it, {source} does not: another depth or variant")
         for n in best.unexpected
     ]
     return out

@@ -14,7 +14,7 @@ import torch
 from rws_hub import artifact, codec, contents, hub
 from rws_hub._version import __version__
 from rws_hub.codec import Packed
-from rws_hub.config import parse_config
+from rws_hub.config import check_labels, parse_config
 from rws_hub.errors import ExtractionError
 from rws_hub.extract import Trio, executed_modules, extract
 from rws_hub.identity import describe_backbone
@@ -142,6 +142,11 @@ class RobustWeightSignature:
             raise ExtractionError(f"batchnorm={batchnorm!r}: expected 'delta' or 'none'")
         if not math.isfinite(alpha):
             raise ExtractionError(f"alpha={alpha!r}: expected a finite number")
+        about = Corruption(corruption, severity, dataset)
+        try:
+            check_labels(license, about, base_model, base_revision)
+        except ValueError as error:
+            raise ExtractionError(str(error).removeprefix("config.json: ")) from error
         trio = Trio(
             canonical_weights(open_weights(standard, "standard")),
             canonical_weights(open_weights(robust, "robust")),
@@ -157,7 +162,7 @@ class RobustWeightSignature:
             rws_hub_version=__version__,
             description=description,
             license=license,
-            corruption=Corruption(corruption, severity, dataset),
+            corruption=about,
             recommended_alpha=float(alpha),
             relative_error=found.relative_error,
             backbone=describe_backbone(standard, trio.standard.recognition, base_model, base_revision),

@@ -49,11 +49,21 @@ def test_another_dialect_in_words(vit_fog):
     model = seeded(lambda: transformers.ViTForImageClassification(config), 0)
     plan = plan_patch(model, vit_fog)
     text = plan.explain()
-    assert plan.ok and "fog: fits, vit in hf5 names under 'vit.'" in text
+    modern = "vit.layers.0.attention.k_proj.weight"
+    dialect, key, mlp = (
+        ("hf5", modern, "  accepted   blocks.0.mlp.fc{1,2}.bias  ->  vit.layers.0.mlp.fc{1,2}.bias")
+        if modern in model.state_dict()
+        else (
+            "hf4",
+            "vit.encoder.layer.0.attention.attention.key.weight",
+            "  accepted   blocks.0.mlp.fc1.bias  ->  vit.encoder.layer.0.intermediate.dense.bias",
+        )
+    )
+    assert plan.ok and f"fog: fits, vit in {dialect} names under 'vit.'" in text
     for line in (
         "  accepted   cls_token  ->  vit.embeddings.cls_token",
-        "  accepted   blocks.0.attn.qkv.weight[48:96]  ->  vit.layers.0.attention.k_proj.weight",
-        "  accepted   blocks.0.mlp.fc{1,2}.bias  ->  vit.layers.0.mlp.fc{1,2}.bias",
+        f"  accepted   blocks.0.attn.qkv.weight[48:96]  ->  {key}",
+        mlp,
     ):
         assert line in text.splitlines()
     assert "a stranger to the signature's source: it fits by shape, but do not expect it to help" in text
