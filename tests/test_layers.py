@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from builders import perturbed, seeded, tiny_resnet, tiny_vit
@@ -55,18 +54,28 @@ def test_the_layers_of_a_vision_transformer():
     assert signature.names[:4] == ("cls_token", "patch_embed.proj.bias", "patch_embed.proj.weight", "pos_embed")
 
 
-@pytest.mark.parametrize("strong", [0, 1, 3])
-def test_shallow_is_the_shortest_prefix_with_its_share_of_the_change(strong):
+@pytest.mark.parametrize(
+    ("shares", "depth"),
+    [
+        ((0.71, 0.29, 0, 0, 0), 1),
+        ((0.69, 0.02, 0.29, 0, 0), 2),
+        ((0.4, 0.2, 0.2, 0.1, 0.1), 3),
+        ((0.2, 0.2, 0.2, 0.2, 0.2), 4),
+        ((0, 0, 0, 0.3, 0.7), 5),
+    ],
+)
+def test_shallow_is_the_shortest_prefix_with_its_share_of_the_change(shares, depth):
     standard = tiny_resnet()
-    robust = perturbed(standard, 0.001, 1)
+    robust = copy.deepcopy(standard)
+    parts = [robust.conv1, *(getattr(robust, f"layer{s}") for s in (1, 2, 3, 4))]
     with torch.no_grad():
-        module = robust.conv1 if strong == 0 else getattr(robust, f"layer{strong}")[0].conv1
-        module.weight.mul_(3)
+        for part, share in zip(parts, shares, strict=True):
+            for tensor in part.parameters():
+                tensor.mul_(1 + 0.1 * share)
     extraction = extract(standard, robust, layers="shallow").config.extraction
-    squares = np.array([u.relative_difference for u in extraction.profile]) ** 2
-    depth = int(np.searchsorted(np.cumsum(squares), extraction.share * squares.sum())) + 1
+    assert [u.relative_difference for u in extraction.profile] == pytest.approx([0.1 * x for x in shares], rel=1e-3)
     assert [u.touched for u in extraction.profile] == [True] * depth + [False] * (5 - depth)
-    assert depth == strong + 1 and (extraction.layers, extraction.share) == ("shallow", layers.SHALLOW_SHARE)
+    assert (extraction.layers, extraction.share) == ("shallow", layers.SHALLOW_SHARE) == ("shallow", 0.7)
 
 
 def test_patterns_choose_by_canonical_name():

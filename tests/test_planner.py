@@ -102,8 +102,8 @@ NO_STEM = "  missing    conv1.weight  the signature's backbone resnet18 has it, 
         (
             with_more,
             [
-                "  unexpected layer4.1.conv{1,2}.weight  this model has it, the signature's backbone does not: "
-                "another depth or variant"
+                "  unexpected layer4.1.conv{1,2}.weight  this model has it, the signature's backbone resnet18 does not"
+                ": another depth or variant"
             ],
         ),
         (

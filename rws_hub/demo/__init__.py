@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rws_hub.config import is_repo_id
 from rws_hub.demo.settings import DemoSettings
@@ -62,15 +62,18 @@ def run_demo(
     with _claimed(out):
         stories = _tell_stories(out, seeds, settings, as_json)
         write_artifact(out, stories, settings)
-    url = None if push_to is None else push_artifact(out, push_to)
-    report = Report(stories, settings, out, url, time.monotonic() - started)
-    if as_json:
-        json.dump(report_data(report), sys.stdout, indent=2)
-        print()
-        return
-    from rich.console import Console
+    report = Report(stories, settings, out, time.monotonic() - started)
+    if not as_json:
+        from rich.console import Console
 
-    print_report(report, Console(highlight=False))
+        print_report(report, Console(highlight=False))
+    # Published last: should that fail, everything that was measured has been told and written.
+    url = None if push_to is None else push_artifact(out, push_to)
+    if as_json:
+        json.dump(report_data(report, url), sys.stdout, indent=2)
+        print()
+    elif url is not None:
+        print(f"Published: {url}")
 
 
 def _refuse_early(out: Path, seeds: int, push_to: str | None) -> None:
@@ -99,14 +102,15 @@ def _tell_stories(out: Path, seeds: int, settings: DemoSettings, quiet: bool) ->
     from tqdm import tqdm
 
     from rws_hub.demo.story import MEASURE_STEPS, run_seed
+    from rws_hub.demo.training import one_thread
 
     stories: list[SeedStory] = []
     total = seeds * (settings.epochs + MEASURE_STEPS)
     layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        tqdm(total=total, file=sys.stderr, disable=quiet, leave=False, dynamic_ncols=True, bar_format=layout) as bar,
-    ):
+    bar: tqdm[NoReturn] = tqdm(
+        total=total, file=sys.stderr, disable=quiet, leave=False, dynamic_ncols=True, bar_format=layout
+    )
+    with one_thread(), tempfile.TemporaryDirectory() as scratch, bar:
         for seed in range(seeds):
             folder = out if seed == 0 else Path(scratch) / str(seed)
             folder.mkdir(exist_ok=True)
@@ -117,7 +121,7 @@ def _tell_stories(out: Path, seeds: int, settings: DemoSettings, quiet: bool) ->
 class _Bar:
     """The progress of one seed on a tqdm bar that spans all seeds."""
 
-    def __init__(self, bar: tqdm[None], label: str) -> None:
+    def __init__(self, bar: tqdm[NoReturn], label: str) -> None:
         self._bar = bar
         self._label = label
 

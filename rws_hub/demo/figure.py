@@ -15,7 +15,7 @@ from rws_hub.demo.settings import CORRUPTION, SEVERITY
 _NOISY, _CLEAN = f"{CORRUPTION}, severity {SEVERITY}", "clean"
 # Blue and vermilion: far apart for colour-blind eyes, and in grey too.
 _COLOURS = {_CLEAN: "#0072B2", _NOISY: "#D55E00"}
-_TERMINAL_COLOURS = {_CLEAN: "blue+", _NOISY: "orange+"}
+_CHARACTERS = {_CLEAN: "x", _NOISY: "o"}
 _MARKERS = {_CLEAN: "o", _NOISY: "s"}
 _HEIGHT = 16
 
@@ -32,13 +32,17 @@ def alpha_png(stories: Sequence[SeedStory], bn_images: int) -> bytes:
         if len(stories) > 1:
             low, high = zip(*((100 * (c.mean - (c.sd or 0)), 100 * (c.mean + (c.sd or 0))) for c in curve), strict=True)
             axes.fill_between(alphas, low, high, color=_COLOURS[name], alpha=0.15, linewidth=0)
-    references: dict[str, tuple[str, Callable[[SeedStory], Score]]] = {
-        "robust twin of the clean model": ("--", lambda s: s.robust),
-        f"batch norm re-estimated on {bn_images} noisy images": (":", lambda s: s.target("user").batchnorm),
-    }
-    for name, (style, take) in references.items():
-        noisy = 100 * spread(stories, lambda s, take=take: take(s).noisy).mean  # type: ignore[misc]
-        axes.axhline(noisy, color=_COLOURS[_NOISY], linestyle=style, linewidth=1.2, label=f"{name}, {CORRUPTION}")
+    references = (
+        ("robust twin of the clean model", "--", spread(stories, lambda s: s.robust.noisy)),
+        (
+            f"batch norm re-estimated on {bn_images} noisy images",
+            ":",
+            spread(stories, lambda s: s.target("user").batchnorm.noisy),
+        ),
+    )
+    for name, style, noisy in references:
+        label = f"{name}, {CORRUPTION}"
+        axes.axhline(100 * noisy.mean, color=_COLOURS[_NOISY], linestyle=style, linewidth=1.2, label=label)
     axes.set_xlabel("patch strength alpha (0: the user's model as it is)")
     axes.set_ylabel("top-1 accuracy on the test images, %")
     axes.set_xticks(alphas)
@@ -53,24 +57,30 @@ def alpha_png(stories: Sequence[SeedStory], bn_images: int) -> bytes:
     return buffer.getvalue()
 
 
-def alpha_text(stories: Sequence[SeedStory], width: int, colour: bool) -> str:
-    """The same curves in characters, `width` columns wide."""
-    plotext.clear_figure()
+def alpha_text(stories: Sequence[SeedStory], width: int) -> str:
+    """The same curves in characters, `width` columns wide; plain text, so that a pipe and a terminal show the same."""
+    figure = plotext.figure
+    figure.clear()
     try:
-        plotext.plotsize(width, _HEIGHT)
-        plotext.theme("clear")
-        for marker, (name, curve) in zip("x*", _curves(stories).items(), strict=True):
-            # A line of dots, and a letter where something was measured: readable without colours too.
-            points = _alphas(stories), [100 * c.mean for c in curve]
-            plotext.plot(*points, marker="dot", color=_TERMINAL_COLOURS[name])
-            plotext.scatter(*points, marker=marker, color=_TERMINAL_COLOURS[name], label=name)
-        plotext.xticks(_alphas(stories), [f"{a:g}" for a in _alphas(stories)])
-        plotext.title("top-1 accuracy of the user's model, %")
-        plotext.xlabel("patch strength alpha")
-        text: str = plotext.build()
-        return text if colour else str(plotext.uncolorize(text))
+        figure.plot_size(width, _HEIGHT)
+        curves = _curves(stories)
+        for name, marker in _CHARACTERS.items():
+            signal = figure.signal(_alphas(stories), [100 * c.mean for c in curves[name]], marker=marker)
+            signal.lines()
+            signal.label(name)
+            figure.draw(signal)
+        lowest = min(100 * c.mean for curve in curves.values() for c in curve)
+        ticks = list(range(10 * min(int(lowest // 10), 9), 101, 10))
+        figure.ruler("y").lim(ticks[0], ticks[-1])
+        figure.ruler("y").ticks(ticks, [str(t) for t in ticks])
+        figure.ruler("x").ticks(_alphas(stories), [f"{a:g}" for a in _alphas(stories)])
+        figure.title("Top-1 accuracy of the user's model, %")
+        figure.label("patch strength alpha", "x")
+        figure.legend(x=_alphas(stories)[-1], y=ticks[0], ha="right", va="bottom", relative=True)
+        text = str(plotext.uncolorize(figure.build()))
+        return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
     finally:
-        plotext.clear_figure()
+        figure.clear()
 
 
 def _alphas(stories: Sequence[SeedStory]) -> list[float]:
@@ -78,8 +88,14 @@ def _alphas(stories: Sequence[SeedStory]) -> list[float]:
 
 
 def _curves(stories: Sequence[SeedStory]) -> dict[str, list[Spread]]:
-    def curve(take: Callable[[Score], float]) -> list[Spread]:
-        points = range(len(stories[0].sweep))
-        return [spread(stories, lambda s, i=i: take(s.sweep[i][1])) for i in points]  # type: ignore[misc]
+    return {
+        _CLEAN: _curve(stories, lambda score: score.clean),
+        _NOISY: _curve(stories, lambda score: score.noisy),
+    }
 
-    return {_CLEAN: curve(lambda score: score.clean), _NOISY: curve(lambda score: score.noisy)}
+
+def _curve(stories: Sequence[SeedStory], side: Callable[[Score], float]) -> list[Spread]:
+    def at(i: int) -> Spread:
+        return spread(stories, lambda s: side(s.sweep[i][1]))
+
+    return [at(i) for i in range(len(stories[0].sweep))]

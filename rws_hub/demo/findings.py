@@ -9,7 +9,7 @@ from rws_hub.demo.settings import CORRUPTION, DATASET, SEVERITY
 
 NAMES: dict[Who, str] = {"own": "its own clean model", "user": "the user's model", "stranger": "the stranger"}
 
-# Two accuracies are called the same if they print the same: one decimal of a percent.
+# Two accuracies are called the same if they print the same, with one decimal of a percent.
 _SAME = 0.05
 # A stranger that gains this share of what the user's model gains is as good as kin.
 _NEARLY_ALL = 0.8
@@ -28,7 +28,7 @@ def findings(stories: Sequence[SeedStory], bn_images: int) -> tuple[str, ...]:
         _what(stories),
         *(_patching(stories, who) for who in NAMES),
         _restored(stories),
-        *(_rival(stories, who, bn_images) for who in NAMES),
+        _rival(stories, bn_images),
         _two_branch(stories),
         _strength(stories),
         _size(stories),
@@ -58,14 +58,14 @@ def _patching(stories: Sequence[SeedStory], who: Who) -> str:
     noisy = _change(stories, "noisy accuracy", lambda s: before(s).noisy, lambda s: patched(s).noisy)
     clean = _change(stories, "clean accuracy", lambda s: before(s).clean, lambda s: patched(s).clean)
     text = f"On {NAMES[who]} the patch {noisy} and {clean}."
-    gain = noisy_gain(stories, who)
+    gain = _noisy_gain(stories, who)
     if gain < _SAME:
         return text + " Patching does not help there."
     if who == "own":
         twin = _mean(stories, lambda s: s.robust.noisy)
         return text + f" The robust twin that it was extracted from has {twin:.1f} % noisy."
     if who == "stranger":
-        return text + _stranger_against_kin(gain, noisy_gain(stories, "user"))
+        return text + _stranger_against_kin(gain, _noisy_gain(stories, "user"))
     return text
 
 
@@ -88,7 +88,12 @@ def _restored(stories: Sequence[SeedStory]) -> str:
     )
 
 
-def _rival(stories: Sequence[SeedStory], who: Who, bn_images: int) -> str:
+def _rival(stories: Sequence[SeedStory], bn_images: int) -> str:
+    told = "; ".join(_rival_on(stories, who) for who in NAMES)
+    return f"Instead of a patch, batch-norm statistics re-estimated on {bn_images} unlabelled noisy images give {told}."
+
+
+def _rival_on(stories: Sequence[SeedStory], who: Who) -> str:
     def other(s: SeedStory) -> Score:
         return s.target(who).batchnorm
 
@@ -99,9 +104,8 @@ def _rival(stories: Sequence[SeedStory], who: Who, bn_images: int) -> str:
     on_noisy = noisy - _mean(stories, lambda s: ours(s).noisy)
     on_clean = clean - _mean(stories, lambda s: ours(s).clean)
     return (
-        f"Re-estimating batch-norm statistics on {bn_images} unlabelled noisy images instead gives {NAMES[who]} "
-        f"{noisy:.1f} % noisy ({_against(on_noisy)} the patch) and {clean:.1f} % clean ({_against(on_clean)} it)"
-        f"{_verdict(on_noisy, on_clean)}."
+        f"{NAMES[who]} {noisy:.1f} % noisy ({_against(on_noisy)} the patch) and {clean:.1f} % clean "
+        f"({_against(on_clean)} it){_verdict(on_noisy, on_clean)}"
     )
 
 
@@ -136,19 +140,17 @@ def _two_branch(stories: Sequence[SeedStory]) -> str:
 
 
 def _strength(stories: Sequence[SeedStory]) -> str:
-    means = [
-        (
-            alpha,
-            _mean(stories, lambda s, i=i: s.sweep[i][1].noisy),  # type: ignore[misc]
-            _mean(stories, lambda s, i=i: s.sweep[i][1].clean),  # type: ignore[misc]
-        )
-        for i, (alpha, _) in enumerate(stories[0].sweep)
-    ]
-    alpha, noisy, clean = max(means, key=lambda m: (round(m[1], 1), -m[0]))
+    means = [(alpha, *_at(stories, i)) for i, (alpha, _) in enumerate(stories[0].sweep)]
+    alpha, noisy, clean = max(means, key=lambda m: (m[1], -m[0]))  # of equals, the weakest patch
     return (
         f"Of the strengths tried on the user's model, alpha {alpha:g} is best on noisy images: {noisy:.1f} % there, "
         f"{clean:.1f} % on clean ones."
     )
+
+
+def _at(stories: Sequence[SeedStory], i: int) -> tuple[float, float]:
+    """Noisy and clean accuracy at the i-th strength of the sweep."""
+    return _mean(stories, lambda s: s.sweep[i][1].noisy), _mean(stories, lambda s: s.sweep[i][1].clean)
 
 
 def _size(stories: Sequence[SeedStory]) -> str:
@@ -159,9 +161,9 @@ def _size(stories: Sequence[SeedStory]) -> str:
     )
 
 
-def noisy_gain(stories: Sequence[SeedStory], who: Who) -> float:
-    """Points of accuracy on noisy images that the patch brings to a target."""
-    return _mean(stories, lambda s: s.target(who).patched.noisy - s.target(who).before.noisy)
+def _noisy_gain(stories: Sequence[SeedStory], who: Who) -> float:
+    before = _mean(stories, lambda s: s.target(who).before.noisy)
+    return _mean(stories, lambda s: s.target(who).patched.noisy) - before
 
 
 def _change(stories: Sequence[SeedStory], what: str, before: Take, after: Take) -> str:
@@ -185,5 +187,5 @@ def _times(whole: int, part: int) -> str:
 
 
 def _mean(stories: Sequence[SeedStory], take: Take) -> float:
-    """In percent."""
-    return 100 * spread(stories, take).mean
+    """In percent, to the one decimal that is printed: differences are those of the numbers that a reader sees."""
+    return round(100 * spread(stories, take).mean, 1)

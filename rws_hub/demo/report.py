@@ -7,22 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rws_hub.demo.figure import alpha_text
-from rws_hub.demo.findings import NAMES, findings
+from rws_hub.demo.findings import findings
 from rws_hub.demo.records import Score, SeedStory, Spread, TargetStory, Who, spread
 from rws_hub.demo.settings import CORRUPTION, SEVERITY, DemoSettings
 from rws_hub.jsonio import to_json
 
 _WIDEST_PLOT = 80
-_COLUMNS: dict[str, Callable[[TargetStory], Score]] = {
+_LABELS: dict[Who, str] = {"own": "clean model", "user": "user's model", "stranger": "stranger"}
+_SCORES: dict[str, Callable[[TargetStory], Score]] = {
     "before": lambda t: t.before,
     "patched": lambda t: t.patched,
-    "patched, two-branch": lambda t: t.two_branch,
-    "batch norm re-estimated": lambda t: t.batchnorm,
+    "two_branch": lambda t: t.two_branch,
+    "batchnorm": lambda t: t.batchnorm,
+    "after": lambda t: t.after,
+}
+# Column of the first table -> what stands in it; "after" has a table of its own.
+_COLUMNS = {
+    "before": "before",
+    "patched": "patched",
+    "patched, two-branch": "two_branch",
+    "batch norm re-estimated": "batchnorm",
 }
 
 
@@ -34,40 +44,31 @@ class Report:
         stories: one a seed, at least one.
         settings: what was run.
         out: the folder that was written.
-        url: where the signature was published, if it was.
         seconds: total wall time.
     """
 
     stories: tuple[SeedStory, ...]
     settings: DemoSettings
     out: Path
-    url: str | None
     seconds: float
 
 
-def report_data(report: Report) -> dict[str, Any]:
-    """The JSON form. Accuracies are fractions from 0 to 1, sizes bytes, times seconds."""
+def report_data(report: Report, url: str | None) -> dict[str, Any]:
+    """The JSON form; `url` is where the signature was published. Fractions from 0 to 1, bytes, seconds."""
     stories = report.stories
-    summary = {
-        who: {
-            key: _both(stories, lambda s, who=who, key=key: getattr(s.target(who), key))  # type: ignore[misc]
-            for key in ("before", "patched", "two_branch", "batchnorm", "after")
-        }
-        for who in NAMES
-    }
     return {
         "out": str(report.out),
         "signature": str(report.out / "signature"),
         "figure": str(report.out / "alpha.png"),
-        "url": report.url,
+        "url": url,
         "seconds": round(report.seconds, 1),
         "corruption": CORRUPTION,
         "severity": SEVERITY,
         "settings": to_json(report.settings),
-        "summary": summary
-        | {
-            "robust": _both(stories, lambda s: s.robust),
-            "two_branch_robust": _both(stories, lambda s: s.two_branch_robust),
+        "summary": {
+            **{who: {key: _target_data(stories, who, take) for key, take in _SCORES.items()} for who in _LABELS},
+            "robust": _data(stories, lambda s: s.robust),
+            "two_branch_robust": _data(stories, lambda s: s.two_branch_robust),
         },
         "restored": all(t.restored for s in stories for t in s.targets),
         "findings": list(findings(stories, report.settings.bn_images)),
@@ -78,14 +79,14 @@ def report_data(report: Report) -> dict[str, Any]:
 def print_report(report: Report, console: Console) -> None:
     """Print the whole report."""
     stories = report.stories
-    console.print(_accuracies(stories))
-    console.print(_kinship(stories))
-    console.print(_sizes(stories[0]))
+    for table in (_accuracies(stories), _kinship(stories), _sizes(stories[0])):
+        console.print(table)
+        console.print()
     width = min(console.width, _WIDEST_PLOT)
-    plot = alpha_text(stories, width, colour=console.is_terminal and not console.no_color)
+    plot = alpha_text(stories, width)
     # The plot is drawn in characters that an old code page may lack; a "?" is better than a crash at the end.
     encoding = console.encoding
-    console.print(Text.from_ansi(plot.encode(encoding, "replace").decode(encoding)), no_wrap=True, crop=False)
+    console.print(Text(plot.encode(encoding, "replace").decode(encoding)), no_wrap=True, crop=False)
     for finding in findings(stories, report.settings.bn_images):
         console.print(Text(f"\n{finding}"))
     console.print()
@@ -94,54 +95,46 @@ def print_report(report: Report, console: Console) -> None:
 
 def _accuracies(stories: Sequence[SeedStory]) -> Table:
     seeds = "1 seed" if len(stories) == 1 else f"mean ± sd of {len(stories)} seeds"
-    table = Table(title=f"Top-1 accuracy, % ({seeds}, {stories[0].images} test images)", title_justify="left")
+    table = _table(f"Top-1 accuracy, % ({seeds}, {stories[0].images} test images)")
     table.add_column("model")
     table.add_column("images")
     for name in _COLUMNS:
-        table.add_column(name, justify="right", min_width=8)
-    for who, label in NAMES.items():
-        for i, side in enumerate(("clean", "noisy")):
-            cells = [
-                _cell(spread(stories, lambda s, take=take: getattr(take(s.target(who)), side)))  # type: ignore[misc]  # noqa: B023
-                for take in _COLUMNS.values()
-            ]
-            table.add_row("" if i else label, side, *cells, end_section=bool(i))
-    twins: dict[str, Callable[[SeedStory], Score]] = {
-        "robust twin": lambda s: s.robust,
-        "two-branch twin": lambda s: s.two_branch_robust,
-    }
-    for label, take_twin in twins.items():
-        for i, side in enumerate(("clean", "noisy")):
-            cell = _cell(spread(stories, lambda s: getattr(take_twin(s), side)))  # noqa: B023
-            table.add_row("" if i else label, side, cell, end_section=bool(i))
+        table.add_column(name, justify="right")
+    for who, label in _LABELS.items():
+        _add_pair(table, label, [_target_cells(stories, who, _SCORES[key]) for key in _COLUMNS.values()])
+    _add_pair(table, "robust twin", [_cells(stories, lambda s: s.robust)])
+    _add_pair(table, "two-branch twin", [_cells(stories, lambda s: s.two_branch_robust)])
     return table
+
+
+def _add_pair(table: Table, label: str, pairs: Sequence[tuple[str, str]]) -> None:
+    table.add_row(label, "clean", *(clean for clean, _ in pairs))
+    table.add_row("", "noisy", *(noisy for _, noisy in pairs), end_section=True)
 
 
 def _kinship(stories: Sequence[SeedStory]) -> Table:
-    table = Table(title="The plan's verdict, and what taking the patch off left behind", title_justify="left")
-    for name in ("model", "kinship, by the plan", "noisy after", "restored"):
-        table.add_column(name, justify="right" if name == "noisy after" else "left")
-    for who, label in NAMES.items():
+    table = _table("The plan's verdict on kinship, and accuracy once the patch is off again, %")
+    for name in ("model", "verdict", "similarity", "clean", "noisy", "bit for bit"):
+        table.add_column(name, justify="right" if name in ("clean", "noisy") else "left")
+    for who, label in _LABELS.items():
         told = [s.target(who) for s in stories]
-        after = spread(stories, lambda s, who=who: s.target(who).after.noisy)  # type: ignore[misc]
-        restored = "bit for bit: yes" if all(t.restored for t in told) else "bit for bit: NO"
-        table.add_row(label, _verdict(told), _cell(after), restored)
+        after = _target_cells(stories, who, _SCORES["after"])
+        table.add_row(label, *_kin(told), *after, "yes" if all(t.restored for t in told) else "NO")
     return table
 
 
-def _verdict(told: Sequence[TargetStory]) -> str:
-    """The plan's words where all seeds agree, with the range of their similarities."""
-    similar = [t.similarity for t in told if t.similarity is not None]
-    if len({t.kin for t in told}) > 1 or not similar:
-        return "; ".join(t.kinship for t in told)
-    low, high = f"{min(similar):.2f}", f"{max(similar):.2f}"
-    found = low if low == high else f"{low} to {high}"
-    return f"{'kin' if told[0].kin else 'a stranger: do not expect it to help'} (similarity {found})"
+def _kin(told: Sequence[TargetStory]) -> tuple[str, str]:
+    """The plan's verdict, seed by seed if they differ, and the range of its similarities."""
+    words = {True: "kin", False: "a stranger", None: "unknown"}
+    verdicts = [words[t.kin] for t in told]
+    similar = sorted(t.similarity for t in told if t.similarity is not None)
+    ends = list(dict.fromkeys(f"{similarity:.2f}" for similarity in (similar[:1] + similar[-1:])))
+    return ", ".join(verdicts if len(set(verdicts)) > 1 else verdicts[:1]), " to ".join(ends)
 
 
 def _sizes(story: SeedStory) -> Table:
     sizes = story.sizes
-    table = Table(title="Bytes on disk", title_justify="left")
+    table = _table("Bytes on disk")
     table.add_column("what")
     table.add_column("bytes", justify="right")
     table.add_column("of artifact", justify="right")
@@ -162,11 +155,14 @@ def _sizes(story: SeedStory) -> Table:
     return table
 
 
+def _table(title: str) -> Table:
+    # No frame: it would cost the columns that keep the numbers on one line in a terminal 80 wide.
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+
+
 def _print_use(report: Report, console: Console) -> None:
     signature = report.out / "signature"
     console.print(Text(f"The signature is in {signature}, the plot in {report.out / 'alpha.png'}."), soft_wrap=True)
-    if report.url is not None:
-        console.print(Text(f"Published: {report.url}"), soft_wrap=True)
     console.print("In Python:\n")
     lines = (
         "from rws_hub import RobustWeightSignature, patch",
@@ -180,11 +176,26 @@ def _print_use(report: Report, console: Console) -> None:
     console.print(f"Total time: {report.seconds:.0f} s")
 
 
-def _both(stories: Sequence[SeedStory], take: Callable[[SeedStory], Score]) -> dict[str, Any]:
-    return {
-        "clean": to_json(spread(stories, lambda s: take(s).clean)),
-        "noisy": to_json(spread(stories, lambda s: take(s).noisy)),
-    }
+def _data(stories: Sequence[SeedStory], take: Callable[[SeedStory], Score]) -> dict[str, Any]:
+    clean, noisy = _spreads(stories, take)
+    return {"clean": to_json(clean), "noisy": to_json(noisy)}
+
+
+def _target_data(stories: Sequence[SeedStory], who: Who, take: Callable[[TargetStory], Score]) -> dict[str, Any]:
+    return _data(stories, lambda s: take(s.target(who)))
+
+
+def _cells(stories: Sequence[SeedStory], take: Callable[[SeedStory], Score]) -> tuple[str, str]:
+    clean, noisy = _spreads(stories, take)
+    return _cell(clean), _cell(noisy)
+
+
+def _target_cells(stories: Sequence[SeedStory], who: Who, take: Callable[[TargetStory], Score]) -> tuple[str, str]:
+    return _cells(stories, lambda s: take(s.target(who)))
+
+
+def _spreads(stories: Sequence[SeedStory], take: Callable[[SeedStory], Score]) -> tuple[Spread, Spread]:
+    return spread(stories, lambda s: take(s).clean), spread(stories, lambda s: take(s).noisy)
 
 
 def _cell(value: Spread) -> str:

@@ -192,7 +192,7 @@ def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, fol
 
 def _save_model(model: nn.Module, file: Path) -> None:
     tensors = {n: t.detach().contiguous() for n, t in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, file)
+    file.write_bytes(safetensors.torch.save(tensors))
 
 
 def _copy(model: nn.Module) -> dict[str, torch.Tensor]:

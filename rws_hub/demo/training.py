@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import timm
@@ -18,6 +19,21 @@ _MOMENTUM = 0.9
 _WEIGHT_DECAY = 5e-4
 _WARM_UP = 0.2  # share of the steps in which the learning rate rises
 _EVAL_BATCH = 300
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, and give the caller's number back at the end.
+
+    The models are so small that a second thread gains little, and on a machine with other work the two wait
+    for each other most of the time. One thread also makes the numbers independent of the number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def build_model(settings: DemoSettings, seed: int) -> nn.Module:
@@ -66,9 +82,9 @@ def train(
         pixels = shift(drawn.pixels, settings.max_shift, rng)
         pixels[noisy] = add_noise(pixels[noisy], rng)
         inputs, labels = to_tensor(pixels), torch.from_numpy(drawn.labels)
-        for x, y in zip(inputs.split(settings.batch), labels.split(settings.batch), strict=True):
+        for x, y in zip(torch.split(inputs, settings.batch), torch.split(labels, settings.batch), strict=True):
             optimizer.zero_grad(set_to_none=True)
-            functional.cross_entropy(model(x), y).backward()
+            torch.autograd.backward(functional.cross_entropy(model(x), y))
             optimizer.step()
             cycle.step()
         step()
@@ -78,7 +94,7 @@ def train(
 @torch.inference_mode()
 def accuracy(model: nn.Module, images: Images) -> float:
     """Top-1 accuracy, a fraction from 0 to 1."""
-    answers = torch.cat([model(x).argmax(1) for x in to_tensor(images.pixels).split(_EVAL_BATCH)])
+    answers = torch.cat([model(x).argmax(1) for x in torch.split(to_tensor(images.pixels), _EVAL_BATCH)])
     return float((answers.numpy() == images.labels).mean())
 
 
