@@ -9,7 +9,7 @@ The scale is rounded *before* the codes are chosen: its rounding costs no accura
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,25 +39,56 @@ class Packed:
     parts: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A stored delta, ||decoded - delta|| / ||delta|| (0 for a zero delta), and ||delta||."""
+
+    packed: Packed
+    relative_error: float
+    norm: float
+
+
 def pack(delta: torch.Tensor, bits: int) -> Packed:
-    """Encode a float32 delta of any shape with `bits` in 2..8, or 32 for plain float32.
+    """Encode a float32 delta of any shape with `bits` in 2..8, or 32 for plain float32."""
+    return encode(tuple(delta.shape), [delta.detach().to("cpu", torch.float32)], bits).packed
+
+
+def encode(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], bits: int) -> Encoded:
+    """Encode a delta that arrives as float32 blocks of rows, in order; a large one is never whole in memory.
 
     Vectors (at most one axis longer than 1) are kept in half precision, or single where half is too coarse.
     """
-    shape = tuple(delta.shape)
-    flat = delta.detach().to("cpu", torch.float32).contiguous()
-    if bits == 32:
-        return Packed(shape, "float32", None, {"values": flat})
-    if sum(d > 1 for d in shape) <= 1:
-        half = flat.to(torch.float16)
-        exact = bool(torch.isfinite(half).all()) and relative_error(flat, half.float()) <= MAX_HALF_ERROR
-        return Packed(shape, "float16" if exact else "float32", None, {"values": half if exact else flat})
-    granularity: Granularity = "row" if math.prod(shape[1:]) >= MIN_ROW else "tensor"
-    rows = flat.reshape(shape[0] if granularity == "row" else 1, -1)
-    step = max(1, _BLOCK // rows.shape[1])
-    blocks = [_quantize(rows[i : i + step], bits) for i in range(0, len(rows), step)]
-    codes, scales = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-    return Packed(shape, "codes", granularity, {"codes": pack_bits(codes, bits), "scales": scales})
+    wide = sum(d > 1 for d in shape) > 1
+    if bits < 32 and wide and math.prod(shape[1:]) >= MIN_ROW:
+        return _encode_rows(shape, blocks, bits)
+    delta = torch.cat([b.reshape(-1) for b in blocks]).reshape(shape)
+    if bits < 32 and wide:
+        codes, scales = _quantize(delta.reshape(1, -1), bits)
+        packed = Packed(shape, "codes", "tensor", {"codes": pack_bits(codes, bits), "scales": scales})
+    else:
+        half = delta.to(torch.float16)
+        coarse = not bool(torch.isfinite(half).all()) or relative_error(delta, half.float()) > MAX_HALF_ERROR
+        keep = bits == 32 or coarse
+        packed = Packed(shape, "float32" if keep else "float16", None, {"values": delta if keep else half})
+    return Encoded(packed, relative_error(delta, unpack(packed, bits)), norm(delta))
+
+
+def _encode_rows(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], bits: int) -> Encoded:
+    length = math.prod(shape[1:])
+    codes = torch.empty((shape[0], length), dtype=torch.int8)
+    scales = torch.empty(shape[0], dtype=torch.bfloat16)
+    error = square = 0.0
+    row, step = 0, max(1, _BLOCK // length)
+    for block in blocks:
+        for rows in block.reshape(-1, length).split(step):  # type: ignore[no-untyped-call]
+            end = row + len(rows)
+            codes[row:end], scales[row:end] = _quantize(rows, bits)
+            decoded = codes[row:end].float().mul_(scales[row:end, None].float())
+            error += norm(decoded.sub_(rows)) ** 2
+            square += norm(rows) ** 2
+            row = end
+    packed = Packed(shape, "codes", "row", {"codes": pack_bits(codes, bits), "scales": scales})
+    return Encoded(packed, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
 
 
 def unpack(packed: Packed, bits: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -26,13 +26,13 @@ from rws_hub import codec, kinship, layers
 from rws_hub.codec import Packed
 from rws_hub.errors import ExtractionError
 from rws_hub.layers import LayerRule, Unit
-from rws_hub.names import Layout
+from rws_hub.names import Layout, Shape
 from rws_hub.resolve import IDENTITY
 from rws_hub.sources import CanonicalWeights
-from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
+from rws_hub.spec import Sketch, Source, TensorFacts, UnitProfile
 
-# Elements taken to float64 at a time: they fit a processor cache, whatever the size of the tensor.
-_BLOCK = 2**16
+# Elements read and taken to float64 at a time, whatever the size of the tensor.
+_BLOCK = 2**19
 # A channel whose running variance is below this is dead; there is nothing meaningful to scale.
 _DEAD_VARIANCE = 1e-12
 
@@ -113,51 +113,36 @@ def extract(
         facts={n: facts[n] for n in order},
         profile=_profile(units, body, differences, touched),
         sources=tuple(Source(r, h.hexdigest()) for r, h in zip(roles, hashes, strict=True)),  # type: ignore[arg-type]
-        sketch=kinship.sketch(touched, trio.standard.read),
+        sketch=kinship.sketch({n: body[n] for n in order}, trio.standard.rows),
         relative_error=math.sqrt(error / total),
     )
 
 
 def _encode(trio: Trio, name: str, bits: int, hashes: Sequence[hashlib._Hash]) -> tuple[Packed, TensorFacts, float]:
     """One delta as stored, what is known about it, and its norm. Adds the sources to their digests."""
-    values = [w.read(name) for w in trio.all]
-    for digest, value in zip(hashes, values, strict=True):
-        hash_tensor(digest, name, value)
-    delta, op, norm = delta_of(name, *values[-2:], pretrained=values[0] if trio.pretrained else None)
-    del values  # as large as the delta each
-    packed = codec.pack(delta, bits)
-    relative = codec.relative_error(delta, codec.unpack(packed, bits))
-    size = codec.norm(delta)
+    shape = trio.standard.recognition.body[name]
+    for digest, weights in zip(hashes, trio.all, strict=True):
+        hash_tensor(digest, name, shape, weights.rows)
     projected = trio.pretrained is not None and not is_statistic(name)
-    ratio = size / norm if norm else 0.0
-    return packed, TensorFacts(op, projected, packed.encoding, packed.granularity, relative, ratio), size
-
-
-def delta_of(
-    name: str, standard: torch.Tensor, robust: torch.Tensor, *, pretrained: torch.Tensor | None = None
-) -> tuple[torch.Tensor, Op, float]:
-    """The float32 delta of one tensor, how it is applied, and the norm its size is compared with.
-
-    The three tensors have one shape and any floating dtype. For a running variance the norm is sqrt(n), so
-    that norm(delta) / norm is the root mean square of the logarithm.
-
-    Raises:
-        ExtractionError: a non-finite value or a negative variance.
-    """
     if name.endswith("running_var"):
-        return _log_ratio(name, standard, robust), "multiply", math.sqrt(standard.numel())
-    if is_statistic(name):
-        pretrained = None
-    along = _projection(standard, robust, pretrained) if pretrained is not None else 0.0
-    delta = torch.empty(standard.numel(), dtype=torch.float32)
-    square = 0.0
-    for i, s, r, t in _blocks(standard, robust, pretrained):
-        # p - c a, with a = s - t and p = r - t; without a pretrained model (or where a = 0) it is r - s.
-        delta[i : i + len(s)] = ((r - t) - along * (s - t) if along is not None and t is not None else r - s).float()
-        square += float(s @ s)
-    if not (math.isfinite(square) and bool(torch.isfinite(delta).all())):
+        # Taken against sqrt(n), the norm of the delta is the root mean square of the logarithm.
+        encoded, op, norm = codec.encode(shape, [_log_ratio(trio, name)], bits), "multiply", math.sqrt(math.prod(shape))
+    else:
+        along = _projection(trio, name) if projected else None
+        encoded, op = codec.encode(shape, _differences(trio, name, along), bits), "add"
+        norm = math.sqrt(sum(float(s @ s) for s, _, _ in _blocks(trio, name, pretrained=False)))
+    if not math.isfinite(encoded.norm):
         raise ExtractionError(f"{name}: a value is not finite (NaN or infinity) in one of the checkpoints")
-    return delta.reshape(standard.shape), "add", math.sqrt(square)
+    packed, ratio = encoded.packed, encoded.norm / norm if norm else 0.0
+    facts = TensorFacts(op, projected, packed.encoding, packed.granularity, encoded.relative_error, ratio)
+    return packed, facts, encoded.norm
+
+
+def _differences(trio: Trio, name: str, along: float | None) -> Iterator[torch.Tensor]:
+    """Float32 row blocks of p - c a, with a = s - t and p = r - t, or of r - s without a projection (c is None)."""
+    length = math.prod(trio.standard.recognition.body[name][1:])
+    for s, r, t in _blocks(trio, name, pretrained=along is not None):
+        yield ((r - s) if t is None else (r - t) - along * (s - t)).float().reshape(-1, length)
 
 
 def is_statistic(name: str) -> bool:
@@ -170,10 +155,13 @@ def is_batchnorm(name: str, body: Layout) -> bool:
     return f"{name.rpartition('.')[0]}.running_var" in body
 
 
-def hash_tensor(digest: hashlib._Hash, name: str, tensor: torch.Tensor) -> None:
+def hash_tensor(digest: hashlib._Hash, name: str, shape: Shape, rows: Callable[[str, int, int], torch.Tensor]) -> None:
     """Add one tensor to a source digest: name, dtype, shape and little-endian values (SPEC, section 7)."""
-    digest.update(f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0".encode())
-    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for start, stop in _row_blocks(shape):
+        block = rows(name, start, stop)
+        if start == 0:
+            digest.update(f"{name}\0{str(block.dtype).removeprefix('torch.')}\0{list(shape)}\0".encode())
+        digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def executed_modules(model: object, example_input: torch.Tensor | None, weights: CanonicalWeights) -> list[str] | None:
@@ -185,10 +173,10 @@ def executed_modules(model: object, example_input: torch.Tensor | None, weights:
     return layers.watch(model, example_input, weights.recognition.prefix)
 
 
-def _projection(standard: torch.Tensor, robust: torch.Tensor, pretrained: torch.Tensor) -> float | None:
+def _projection(trio: Trio, name: str) -> float | None:
     """<a, p> / ||a||^2 in float64, or None where a = 0."""
     ap = aa = 0.0
-    for _, s, r, t in _blocks(standard, robust, pretrained):
+    for s, r, t in _blocks(trio, name, pretrained=True):
         assert t is not None
         a = s - t
         ap += float(a @ (r - t))
@@ -196,8 +184,9 @@ def _projection(standard: torch.Tensor, robust: torch.Tensor, pretrained: torch.
     return ap / aa if aa else None
 
 
-def _log_ratio(name: str, standard: torch.Tensor, robust: torch.Tensor) -> torch.Tensor:
-    s, r = standard.double(), robust.double()
+def _log_ratio(trio: Trio, name: str) -> torch.Tensor:
+    count = trio.standard.recognition.body[name][0]
+    s, r = trio.standard.rows(name, 0, count).double(), trio.robust.rows(name, 0, count).double()
     if not bool((torch.isfinite(s) & torch.isfinite(r) & (s >= 0) & (r >= 0)).all()):
         raise ExtractionError(f"{name}: a running variance is negative or not finite")
     dead = (s < _DEAD_VARIANCE) | (r < _DEAD_VARIANCE)
@@ -205,16 +194,22 @@ def _log_ratio(name: str, standard: torch.Tensor, robust: torch.Tensor) -> torch
     return ratio.log().float()
 
 
-_Block = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor | None]
+_Block = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
-def _blocks(standard: torch.Tensor, robust: torch.Tensor, pretrained: torch.Tensor | None) -> Iterator[_Block]:
-    """Offset and float64 blocks of the flattened tensors."""
-    s, r = standard.reshape(-1), robust.reshape(-1)
-    t = None if pretrained is None else pretrained.reshape(-1)
-    for i in range(0, len(s), _BLOCK):
-        j = i + _BLOCK
-        yield i, s[i:j].double(), r[i:j].double(), None if t is None else t[i:j].double()
+def _blocks(trio: Trio, name: str, pretrained: bool) -> Iterator[_Block]:
+    """Flat float64 row blocks of standard, robust and (if asked for) pretrained."""
+    for start, stop in _row_blocks(trio.standard.recognition.body[name]):
+        sources = [trio.standard, trio.robust, *([trio.pretrained] if pretrained and trio.pretrained else [])]
+        s, r, *t = (w.rows(name, start, stop).reshape(-1).double() for w in sources)
+        yield s, r, t[0] if t else None
+
+
+def _row_blocks(shape: Shape) -> Iterator[tuple[int, int]]:
+    """Half-open runs of rows of about `_BLOCK` elements, at least one row."""
+    rows = shape[0] if shape else 1
+    step = max(1, _BLOCK // math.prod(shape[1:]))
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _relative_difference(trio: Trio, unit: Unit, bar: tqdm[NoReturn]) -> float:
@@ -224,7 +219,7 @@ def _relative_difference(trio: Trio, unit: Unit, bar: tqdm[NoReturn]) -> float:
     plain = [n for n in unit.names if not is_statistic(n)]
     square = difference = 0.0
     for name in wide or plain:
-        for _, s, r, _ in _blocks(trio.standard.read(name), trio.robust.read(name), None):
+        for s, r, _ in _blocks(trio, name, pretrained=False):
             square += float(s @ s)
             difference += float((r - s) @ (r - s))
         if not (math.isfinite(square) and math.isfinite(difference)):

@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from rws_hub.names import Layout
 from rws_hub.spec import Sketch
 
 SIZE = 256
@@ -23,14 +24,19 @@ SIZE = 256
 MAX_ELEMENTS = 2**18
 
 
-def sketch(names: Iterable[str], read: Callable[[str], torch.Tensor]) -> Sketch:
-    """Sketch the tensors `names` (canonical) that have more than one axis longer than 1."""
+def sketch(layout: Layout, rows: Callable[[str, int, int], torch.Tensor]) -> Sketch:
+    """Sketch the tensors of `layout` (canonical names) that have more than one axis longer than 1.
+
+    Args:
+        layout: names and shapes.
+        rows: returns rows [start, stop) of axis 0 of one of them.
+    """
     total = np.zeros(SIZE)
-    for name in sorted(names):
-        tensor = read(name)
-        if sum(d > 1 for d in tensor.shape) <= 1:
+    for name, shape in sorted(layout.items()):
+        if sum(d > 1 for d in shape) <= 1:
             continue
-        flat = tensor.detach().reshape(-1)[:MAX_ELEMENTS].to("cpu", torch.float64).numpy()
+        needed = min(shape[0], -(-MAX_ELEMENTS // math.prod(shape[1:])))
+        flat = rows(name, 0, needed).reshape(-1)[:MAX_ELEMENTS].to("cpu", torch.float64).numpy()
         norm = float(np.linalg.norm(flat))
         if norm and math.isfinite(norm):
             # Every tensor counts by its size, not by the scale of its weights.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from rws_hub.names import Shape
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.resolve import Match, Piece, match
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.sources import Weights, WeightsLike, live_tensors, open_weights
+from rws_hub.sources import Weights, WeightsLike, live_tensors, open_weights, tensor_rows
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _PLAIN = ("Parameter", "Tensor", "Buffer")
@@ -45,7 +46,7 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature) -> PatchP
         tensors = live_tensors(model)
         if any(t.is_meta for t in tensors.values()):
             return plan
-        weights = Weights(plan.target, {}, lambda n: tensors[n].detach().cpu())
+        weights = Weights(plan.target, {}, partial(tensor_rows, tensors))
     else:
         weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
         plan = PatchPlan(weights.label, tuple(_plan_one(weights.layout, {}, weights.label, s) for s in signatures))
@@ -188,14 +189,14 @@ def _similarity(bindings: Sequence[Binding], weights: Weights, signature: Robust
         for piece in binding.pieces:
             homes.setdefault(piece.canonical, []).append((piece, binding.model))
 
-    def read(name: str) -> torch.Tensor:
-        parts = [weights.read(m)[p.model_rows[0] : p.model_rows[1]] for p, m in sorted(homes[name], key=_by_rows)]
-        return torch.cat(parts)
+    def rows(name: str, start: int, stop: int) -> torch.Tensor:
+        parts = [weights.rows(model, *p.model_rows) for p, model in sorted(homes[name], key=_by_rows)]
+        return torch.cat(parts)[start:stop]
 
-    wide = [n for n in homes if sum(d > 1 for d in signature.config.shape(n)) > 1]
-    if not wide:
-        return None
-    return kinship.similarity(kinship.sketch(wide, read), signature.config.sketch)
+    shapes = {n: signature.config.shape(n) for n in homes}
+    if all(sum(d > 1 for d in shape) <= 1 for shape in shapes.values()):
+        return None  # vectors only: a sketch says nothing about them
+    return kinship.similarity(kinship.sketch(shapes, rows), signature.config.sketch)
 
 
 def _by_rows(home: tuple[Piece, str]) -> tuple[int, int]:

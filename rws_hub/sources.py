@@ -1,7 +1,7 @@
 """Where weights come from: a module, a state dict, or safetensors files read tensor by tensor.
 
-A `Weights` is only a layout and a way to read one tensor; files are read with plain reads, not mapped,
-so that walking through a checkpoint of any size keeps a few tensors in memory and no more.
+A `Weights` is only a layout and a way to read rows of one tensor. Walking through a checkpoint of any size,
+block by block, keeps a few blocks in memory and no more.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,12 +34,18 @@ class Weights:
     Attributes:
         label: what to call this source in messages.
         layout: name -> shape; integer buffers and second names of shared tensors are left out.
-        read: returns one tensor on the CPU, in its own dtype.
+        rows: returns rows [start, stop) of axis 0 of one tensor on the CPU, in its own dtype; a tensor without
+            axes is returned whole.
     """
 
     label: str
     layout: Mapping[str, Shape]
-    read: Callable[[str], torch.Tensor]
+    rows: Callable[[str, int, int], torch.Tensor]
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, whole."""
+        shape = self.layout[name]
+        return self.rows(name, 0, shape[0] if shape else 1)
 
 
 def open_weights(source: WeightsLike, label: str) -> Weights:
@@ -61,12 +68,13 @@ def open_weights(source: WeightsLike, label: str) -> Weights:
             if dtype in _FLOATS:
                 where[name], layout[name] = file, shape
 
-    def read(name: str) -> torch.Tensor:
-        with safe_open(where[name], framework="pt", backend="pread") as handle:
-            tensor: torch.Tensor = handle.get_tensor(name)
-            return tensor
+    def rows(name: str, start: int, stop: int) -> torch.Tensor:
+        # A mapping that ends with the call, and a copy: else the pages of the whole file would stay in memory.
+        with safe_open(where[name], framework="pt") as handle:
+            tensor: torch.Tensor = handle.get_slice(name)[start:stop] if layout[name] else handle.get_tensor(name)
+            return tensor.clone()
 
-    return Weights(label, layout, read)
+    return Weights(label, layout, rows)
 
 
 def live_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -148,16 +156,25 @@ def _from_tensors(tensors: Mapping[str, torch.Tensor], label: str) -> Weights:
             continue  # a second name of a shared tensor
         seen.add(key)
         kept[name] = tensor
-    return Weights(label, {n: tuple(t.shape) for n, t in kept.items()}, lambda n: kept[n].detach().cpu())
+    return Weights(label, {n: tuple(t.shape) for n, t in kept.items()}, partial(tensor_rows, kept))
+
+
+def tensor_rows(tensors: Mapping[str, torch.Tensor], name: str, start: int, stop: int) -> torch.Tensor:
+    """`Weights.rows` of tensors in memory."""
+    tensor = tensors[name].detach()
+    return (tensor[start:stop] if tensor.ndim else tensor).cpu()
 
 
 @dataclass(frozen=True, slots=True)
 class CanonicalWeights:
-    """Weights under canonical names (`recognition.body`): a fused tensor is put together row block by row block."""
+    """Weights under canonical names (`recognition.body`): a fused tensor is put together row block by row block.
+
+    `rows` is that of `Weights`.
+    """
 
     label: str
     recognition: Recognition
-    read: Callable[[str], torch.Tensor]
+    rows: Callable[[str, int, int], torch.Tensor]
 
 
 def canonical_weights(weights: Weights) -> CanonicalWeights:
@@ -176,13 +193,14 @@ def canonical_weights(weights: Weights) -> CanonicalWeights:
     for piece in sorted(found[0].pieces, key=lambda p: p.rows):
         pieces.setdefault(piece.canonical, []).append(piece)
 
-    def read(name: str) -> torch.Tensor:
-        parts = [_rows(weights.read(p.model), p) for p in pieces[name]]
+    def rows(name: str, start: int, stop: int) -> torch.Tensor:
+        parts = [_overlap(weights, p, start, stop) for p in pieces[name] if p.rows[0] < stop and p.rows[1] > start]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    return CanonicalWeights(weights.label, found[0], read)
+    return CanonicalWeights(weights.label, found[0], rows)
 
 
-def _rows(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
-    start, stop = piece.model_rows
-    return tensor if tensor.ndim == 0 or (start, stop) == (0, tensor.shape[0]) else tensor[start:stop]
+def _overlap(weights: Weights, piece: Piece, start: int, stop: int) -> torch.Tensor:
+    """The part of canonical rows [start, stop) that one piece holds, read where the model keeps it."""
+    shift = piece.model_rows[0] - piece.rows[0]
+    return weights.rows(piece.model, max(start, piece.rows[0]) + shift, min(stop, piece.rows[1]) + shift)

@@ -91,7 +91,7 @@ def copy_body(source: nn.Module, target: nn.Module) -> nn.Module:
     assert found.body == weights.recognition.body
     with torch.no_grad():
         for piece in found.pieces:
-            rows = weights.read(piece.canonical)[slice(*piece.rows)]
+            rows = weights.rows(piece.canonical, *piece.rows)
             live[piece.model][slice(*piece.model_rows)].copy_(rows)
     return target
 

@@ -63,7 +63,7 @@ def _patching(stories: Sequence[SeedStory], who: Who) -> str:
         return text + " Patching does not help there."
     if who == "own":
         twin = _mean(stories, lambda s: s.robust.noisy)
-        return text + f" The robust twin that it was extracted from has {twin:.1f} % noisy."
+        return text + f" The robust twin that it was extracted from has {twin:.1f}% noisy."
     if who == "stranger":
         return text + _stranger_against_kin(gain, _noisy_gain(stories, "user"))
     return text
@@ -104,21 +104,21 @@ def _rival_on(stories: Sequence[SeedStory], who: Who) -> str:
     on_noisy = noisy - _mean(stories, lambda s: ours(s).noisy)
     on_clean = clean - _mean(stories, lambda s: ours(s).clean)
     return (
-        f"{NAMES[who]} {noisy:.1f} % noisy ({_against(on_noisy)} the patch) and {clean:.1f} % clean "
+        f"{NAMES[who]} {noisy:.1f}% noisy ({_against(on_noisy)} the patch) and {clean:.1f}% clean "
         f"({_against(on_clean)} it){_verdict(on_noisy, on_clean)}"
     )
 
 
 def _verdict(on_noisy: float, on_clean: float) -> str:
     if on_noisy >= _SAME and on_clean >= _SAME:
-        return ": it is the better choice here"
-    if on_noisy >= _SAME and on_clean <= -_SAME:
-        return ": better on noisy images, worse on clean ones"
-    if on_noisy <= -_SAME and on_clean >= _SAME:
-        return ": worse on noisy images, better on clean ones"
+        return ": it is the better choice there"
     if on_noisy <= -_SAME and on_clean <= -_SAME:
-        return ": the patch is the better choice here"
-    return ""
+        return ": the patch is the better choice there"
+    return f": {_compared(on_noisy)} on noisy images, {_compared(on_clean)} on clean ones"
+
+
+def _compared(points: float) -> str:
+    return "as good" if abs(points) < _SAME else "better" if points > 0 else "worse"
 
 
 def _two_branch(stories: Sequence[SeedStory]) -> str:
@@ -134,8 +134,8 @@ def _two_branch(stories: Sequence[SeedStory]) -> str:
     lost = _mean(stories, lambda s: s.target("user").before.clean) - clean
     cost = f"It costs {lost:.1f} points of clean accuracy." if lost >= _SAME else "It costs no clean accuracy."
     return (
-        f"The two-branch signature gives the user's model {noisy:.1f} % noisy ({_against(on_noisy)} the from-clean "
-        f"one) and {clean:.1f} % clean ({_against(on_clean)} it). {cost}"
+        f"The two-branch signature gives the user's model {noisy:.1f}% noisy ({_against(on_noisy)} the from-clean "
+        f"one) and {clean:.1f}% clean ({_against(on_clean)} it). {cost}"
     )
 
 
@@ -143,8 +143,8 @@ def _strength(stories: Sequence[SeedStory]) -> str:
     means = [(alpha, *_at(stories, i)) for i, (alpha, _) in enumerate(stories[0].sweep)]
     alpha, noisy, clean = max(means, key=lambda m: (m[1], -m[0]))  # of equals, the weakest patch
     return (
-        f"Of the strengths tried on the user's model, alpha {alpha:g} is best on noisy images: {noisy:.1f} % there, "
-        f"{clean:.1f} % on clean ones."
+        f"Of the strengths tried on the user's model, alpha {alpha:g} is best on noisy images: {noisy:.1f}% there, "
+        f"{clean:.1f}% on clean ones."
     )
 
 
@@ -170,12 +170,12 @@ def _change(stories: Sequence[SeedStory], what: str, before: Take, after: Take) 
     old, new = _mean(stories, before), _mean(stories, after)
     points = new - old
     if abs(points) < _SAME:
-        return f"leaves {what} at {new:.1f} %"
+        return f"leaves {what} at {new:.1f}%"
     ups = sum(after(s) > before(s) for s in stories)
     downs = sum(after(s) < before(s) for s in stories)
     count = f", in {ups if points > 0 else downs} of {len(stories)} seeds" if len(stories) > 1 else ""
     verb = "raises" if points > 0 else "lowers"
-    return f"{verb} {what} from {old:.1f} to {new:.1f} % ({points:+.1f} points{count})"
+    return f"{verb} {what} from {old:.1f} to {new:.1f}% ({points:+.1f} points{count})"
 
 
 def _against(points: float) -> str:

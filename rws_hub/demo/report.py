@@ -113,7 +113,7 @@ def _add_pair(table: Table, label: str, pairs: Sequence[tuple[str, str]]) -> Non
 
 
 def _kinship(stories: Sequence[SeedStory]) -> Table:
-    table = _table("The plan's verdict on kinship, and accuracy once the patch is off again, %")
+    table = _table("Kinship by the plan; accuracy once the patch is off again, %")
     for name in ("model", "verdict", "similarity", "clean", "noisy", "bit for bit"):
         table.add_column(name, justify="right" if name in ("clean", "noisy") else "left")
     for who, label in _LABELS.items():

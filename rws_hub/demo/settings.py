@@ -19,7 +19,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class DemoSettings:
-    """Everything that decides what the demo trains and measures. The defaults take about 20 s a seed on two cores.
+    """Everything that decides what the demo trains and measures. The defaults take about 25 s a seed on one core.
 
     Attributes:
         side: images are upsampled from 8 by 8 to this many pixels a side.
