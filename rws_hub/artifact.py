@@ -24,6 +24,7 @@ from rws_hub.spec import (
     MAX_CONFIG_BYTES,
     PAYLOAD_FILE,
     RESULTS_FILE,
+    Data,
     SignatureConfig,
 )
 
@@ -80,7 +81,7 @@ def require_replaceable(config: bytes, where: str) -> None:
             raise NotASignatureError(f"{where} is not that of a robust weight signature") from error
 
 
-def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytes:
+def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytearray:
     """The bytes of `rws.safetensors`, never more than the config promises, digest not yet checked.
 
     Raises:
@@ -95,10 +96,15 @@ def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytes:
             f"{file}: {size:,} bytes, config.json says {config.payload.bytes:,}: the file is "
             f"{'truncated' if size < config.payload.bytes else 'too long'}. Fetch it again."
         )
-    return file.read_bytes()
+    data = bytearray(size)
+    with file.open("rb") as handle:
+        got = handle.readinto(data)
+    if got != size:
+        raise CorruptArtifactError(f"{file}: {got:,} bytes could be read, {size:,} were there a moment ago")
+    return data
 
 
-def verify_payload(folder: Path, config: SignatureConfig) -> bytes:
+def verify_payload(folder: Path, config: SignatureConfig) -> bytearray:
     """The bytes of `rws.safetensors` with the digest checked (values are checked when they are decoded)."""
     payload = read_payload_bytes(folder, config)
     found = hashlib.sha256(payload).hexdigest()
@@ -138,7 +144,7 @@ def decode_card(data: bytes, where: str) -> str:
         raise CardError(f"{where} is not UTF-8 text ({error}); what is in it could not be kept") from error
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, Data]) -> None:
     """Write files into a folder, each one whole or not at all; a new folder whole or not at all."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +174,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(file: Path, data: bytes) -> None:
+def _write(file: Path, data: Data) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as handle:
         handle.write(data)

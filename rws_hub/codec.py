@@ -9,6 +9,7 @@ The scale is rounded *before* the codes are chosen: its rounding costs no accura
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -75,20 +76,26 @@ def encode(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], bits: int) ->
 
 def _encode_rows(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], bits: int) -> Encoded:
     length = math.prod(shape[1:])
-    codes = torch.empty((shape[0], length), dtype=torch.int8)
+    # A mapping of its own, so that a signature of any size is given back to the system when it is dropped.
+    stream = torch.frombuffer(mmap.mmap(-1, packed_bytes(math.prod(shape), bits)), dtype=torch.uint8)
     scales = torch.empty(shape[0], dtype=torch.bfloat16)
+    pending = torch.empty(0, dtype=torch.int8)
     error = square = 0.0
-    row, step = 0, max(1, _BLOCK // length)
+    row, written, step = 0, 0, max(1, _BLOCK // length)
     for block in blocks:
         for rows in block.reshape(-1, length).split(step):  # type: ignore[no-untyped-call]
-            end = row + len(rows)
-            codes[row:end], scales[row:end] = _quantize(rows, bits)
-            decoded = codes[row:end].float().mul_(scales[row:end, None].float())
-            error += norm(decoded.sub_(rows)) ** 2
+            codes, scale = _quantize(rows, bits)
+            scales[row : row + len(rows)] = scale
+            row += len(rows)
+            error += norm((codes.float() * scale[:, None].float()).sub_(rows)) ** 2
             square += norm(rows) ** 2
-            row = end
-    packed = Packed(shape, "codes", "row", {"codes": pack_bits(codes, bits), "scales": scales})
-    return Encoded(packed, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
+            pending = torch.cat([pending, codes.reshape(-1)])
+            whole = len(pending) if row == shape[0] else len(pending) // 8 * 8
+            packed = pack_bits(pending[:whole], bits)
+            stream[written : written + len(packed)] = packed
+            written, pending = written + len(packed), pending[whole:]
+    stored = Packed(shape, "codes", "row", {"codes": stream, "scales": scales})
+    return Encoded(stored, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
 
 
 def unpack(packed: Packed, bits: int) -> torch.Tensor:

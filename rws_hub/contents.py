@@ -19,7 +19,7 @@ from rws_hub.card import render_card
 from rws_hub.card_merge import merge_card
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.results import Results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, SignatureConfig
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Contents:
     """
 
     config: SignatureConfig
-    payload: bytes
+    payload: Data
     results: Results | None
     figures: Mapping[str, bytes]
 
@@ -42,13 +42,13 @@ class Contents:
         if self.results is not None:
             self.results.require_for(self.config)
 
-    def files(self, repo_id: str | None, *existing_cards: str) -> dict[str, bytes]:
+    def files(self, repo_id: str | None, *existing_cards: str) -> dict[str, Data]:
         """Every file by its path in the artifact; the card keeps what people wrote in `existing_cards`."""
         figures = tuple(f"{FIGURES}/{n}" for n in sorted(self.figures))
         card = render_card(self.config, self.results, repo_id, figures)
         for existing in existing_cards:
             card = merge_card(card, existing)
-        files = {
+        files: dict[str, Data] = {
             PAYLOAD_FILE: self.payload,
             CONFIG_FILE: self.config.to_text().encode(),
             CARD_FILE: card.encode(),
@@ -67,7 +67,7 @@ def read_contents(folder: Path) -> Contents:
 def write_folder(
     folder: Path,
     config: SignatureConfig,
-    payload: bytes,
+    payload: Data,
     results: Results | None,
     figures: Mapping[str, bytes] | None = None,
 ) -> None:

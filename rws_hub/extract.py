@@ -29,10 +29,10 @@ from rws_hub.layers import LayerRule, Unit
 from rws_hub.names import Layout, Shape
 from rws_hub.resolve import IDENTITY
 from rws_hub.sources import CanonicalWeights
-from rws_hub.spec import Sketch, Source, TensorFacts, UnitProfile
+from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
 
 # Elements read and taken to float64 at a time, whatever the size of the tensor.
-_BLOCK = 2**19
+_BLOCK = 2**16
 # A channel whose running variance is below this is dead; there is nothing meaningful to scale.
 _DEAD_VARIANCE = 1e-12
 
@@ -114,7 +114,7 @@ def extract(
         profile=_profile(units, body, differences, touched),
         sources=tuple(Source(r, h.hexdigest()) for r, h in zip(roles, hashes, strict=True)),  # type: ignore[arg-type]
         sketch=kinship.sketch({n: body[n] for n in order}, trio.standard.rows),
-        relative_error=math.sqrt(error / total),
+        relative_error=_measured(math.sqrt(error / total)),
     )
 
 
@@ -124,17 +124,19 @@ def _encode(trio: Trio, name: str, bits: int, hashes: Sequence[hashlib._Hash]) -
     for digest, weights in zip(hashes, trio.all, strict=True):
         hash_tensor(digest, name, shape, weights.rows)
     projected = trio.pretrained is not None and not is_statistic(name)
-    if name.endswith("running_var"):
+    op: Op = "multiply" if name.endswith("running_var") else "add"
+    if op == "multiply":
         # Taken against sqrt(n), the norm of the delta is the root mean square of the logarithm.
-        encoded, op, norm = codec.encode(shape, [_log_ratio(trio, name)], bits), "multiply", math.sqrt(math.prod(shape))
+        encoded, norm = codec.encode(shape, [_log_ratio(trio, name)], bits), math.sqrt(math.prod(shape))
     else:
         along = _projection(trio, name) if projected else None
-        encoded, op = codec.encode(shape, _differences(trio, name, along), bits), "add"
+        encoded = codec.encode(shape, _differences(trio, name, along), bits)
         norm = math.sqrt(sum(float(s @ s) for s, _, _ in _blocks(trio, name, pretrained=False)))
     if not math.isfinite(encoded.norm):
         raise ExtractionError(f"{name}: a value is not finite (NaN or infinity) in one of the checkpoints")
     packed, ratio = encoded.packed, encoded.norm / norm if norm else 0.0
-    facts = TensorFacts(op, projected, packed.encoding, packed.granularity, encoded.relative_error, ratio)
+    error = _measured(encoded.relative_error)
+    facts = TensorFacts(op, projected, packed.encoding, packed.granularity, error, _measured(ratio))
     return packed, facts, encoded.norm
 
 
@@ -142,7 +144,13 @@ def _differences(trio: Trio, name: str, along: float | None) -> Iterator[torch.T
     """Float32 row blocks of p - c a, with a = s - t and p = r - t, or of r - s without a projection (c is None)."""
     length = math.prod(trio.standard.recognition.body[name][1:])
     for s, r, t in _blocks(trio, name, pretrained=along is not None):
-        yield ((r - s) if t is None else (r - t) - along * (s - t)).float().reshape(-1, length)
+        difference = r - s if along is None or t is None else (r - t) - along * (s - t)
+        yield difference.float().reshape(-1, length)
+
+
+def _measured(value: float) -> float:
+    """Six significant digits: what lies beyond depends on the order of sums, and so on the machine."""
+    return float(f"{value:.6g}")
 
 
 def is_statistic(name: str) -> bool:
@@ -235,7 +243,7 @@ def _profile(
         UnitProfile(
             unit=u.label,
             parameters=sum(math.prod(body[n]) for n in u.names),
-            relative_difference=differences[u.label],
+            relative_difference=_measured(differences[u.label]),
             touched=any(n in touched for n in u.names),
         )
         for u in units

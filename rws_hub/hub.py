@@ -208,7 +208,7 @@ def _operations(
     cards += [] if local_card is None else [local_card]
     files = contents.files(repo_id, *cards)
     stale = [CommitOperationDelete(n) for n in sorted(measured - files.keys())]
-    return [*stale, *(CommitOperationAdd(path, data) for path, data in files.items())]
+    return [*stale, *(CommitOperationAdd(path, bytes(data)) for path, data in files.items())]
 
 
 def _payload(config: bytes, repo_id: str) -> str | None:

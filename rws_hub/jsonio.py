@@ -20,8 +20,9 @@ from rws_hub.errors import CorruptArtifactError
 
 T = TypeVar("T")
 
-# A list of plain values stays on one line: a layout of 300 shapes is read by people too.
-_FLAT_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")
+# A list or object of plain values stays on one line: a layout of 300 shapes is read by people too, and the file
+# is a part of the artifact's size.
+_FLAT = re.compile(r"([\[{])\n\s*([^\[\]{}]*?)\n\s*([\]}])")
 
 
 def to_json(value: object) -> Any:
@@ -36,10 +37,10 @@ def to_json(value: object) -> Any:
 
 
 def pretty(data: Any) -> str:
-    """Text for a file a person may open: indented, keys in the given order, short lists on one line."""
+    """Text for a file a person may open: indented, keys in the given order, what is flat on one line."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    # The pattern needs a raw newline after "[", which a JSON string cannot hold: strings are safe.
-    return _FLAT_LIST.sub(lambda m: "[" + re.sub(r",\n\s*", ", ", m[1]) + "]", text) + "\n"
+    # The pattern needs a raw newline after the bracket, which a JSON string cannot hold: strings are safe.
+    return _FLAT.sub(lambda m: m[1] + re.sub(r",\n\s*", ", ", m[2]) + m[3], text) + "\n"
 
 
 def canonical(data: Any) -> bytes:

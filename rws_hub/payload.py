@@ -1,37 +1,58 @@
 """`rws.safetensors`: exactly the tensors that the config promises, or nothing.
 
 The whole layout of the file follows from the config, so the header is checked against it name by name
-*before* any tensor memory is taken; then the digest is checked, then the values. Written without a
-metadata key: safetensors writes several keys in random order, and same input must give same bytes.
+*before* any tensor memory is taken; then the digest is checked, then the values. The file is written here
+and not by the safetensors library (which reads it, and a test holds that it would write the same bytes):
+so the bytes are the same whatever its version, and codes of any size are never in memory twice.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError
+import numpy as np
+import torch
 
 from rws_hub import codec, jsonio
 from rws_hub.codec import Packed
 from rws_hub.config import is_tensor_name
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.spec import PAYLOAD_FILE, SignatureConfig, TensorFacts
+from rws_hub.spec import PAYLOAD_FILE, Data, SignatureConfig, TensorFacts
 
 _ITEM_BYTES = {"U8": 1, "F16": 2, "BF16": 2, "F32": 4}
+_DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+# Data in this order of dtypes, then by name, as the safetensors library lays it out.
+_ORDER = ("F32", "BF16", "F16", "U8")
+
+# safetensors dtype and shape of every tensor of a payload, by its full name.
+_Specs = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
-def write_payload(tensors: Mapping[str, Packed]) -> bytes:
-    """The bytes of `rws.safetensors`. Same tensors, same bytes."""
-    flat = {f"{name}.{suffix}": part for name, p in tensors.items() for suffix, part in p.parts.items()}
-    return safetensors.torch.save(flat)
+def write_payload(tensors: dict[str, Packed]) -> memoryview:
+    """The bytes of `rws.safetensors`. Same tensors, same bytes.
+
+    `tensors` is emptied on the way, so that the codes and the file are not both whole in memory.
+    """
+    specs = {f"{n}.{s}": (_NAMES[p.dtype], tuple(p.shape)) for n, t in tensors.items() for s, p in t.parts.items()}
+    header, offsets = _header(specs)
+    # numpy takes the memory page by page as it is written to, while the codes' own is given back.
+    data = np.zeros(8 + len(header) + sum(_nbytes(*spec) for spec in specs.values()), np.uint8).data
+    data[:8] = len(header).to_bytes(8, "little")
+    data[8 : 8 + len(header)] = header
+    for name in list(tensors):
+        for suffix, part in tensors.pop(name).parts.items():
+            start, stop = (8 + len(header) + offset for offset in offsets[f"{name}.{suffix}"])
+            data[start:stop] = part.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return data
 
 
-def read_payload(data: bytes, config: SignatureConfig) -> dict[str, Packed]:
-    """Verify and read `rws.safetensors`.
+def read_payload(data: Data, config: SignatureConfig) -> dict[str, Packed]:
+    """Verify `rws.safetensors` and read it; codes are views of `data` unless that is immutable.
 
     Raises:
         CorruptArtifactError: naming the tensor or the digest that does not hold.
@@ -43,19 +64,35 @@ def read_payload(data: bytes, config: SignatureConfig) -> dict[str, Packed]:
             f"{PAYLOAD_FILE}: sha256 is {found[:12]}..., config.json says {config.payload.sha256[:12]}...: "
             "the file was damaged or replaced. Fetch the artifact again."
         )
-    try:
-        loaded = safetensors.torch.load(data)
-    except SafetensorError as error:  # stricter than check_header: odd white space in the header, say
-        raise CorruptArtifactError(f"{PAYLOAD_FILE}: not a safetensors file ({error})") from error
-    tensors: dict[str, Packed] = {}
-    for name, facts in config.tensors.items():
-        parts = {s: loaded[f"{name}.{s}"] for s in _parts(config, name, facts)}
-        tensors[name] = Packed(config.shape(name), facts.encoding, facts.granularity, parts)
-        codec.check_values(name, tensors[name], config.codec.bits)
+    tensors = payload_tensors(bytearray(data) if isinstance(data, bytes) else data, config)
+    for name, packed in tensors.items():
+        codec.check_values(name, packed, config.codec.bits)
     return tensors
 
 
-def check_header(data: bytes, config: SignatureConfig) -> None:
+def payload_tensors(data: bytearray | memoryview, config: SignatureConfig) -> dict[str, Packed]:
+    """The stored deltas of a payload that is known to be right; codes are views of it, all else is copied."""
+    header, offsets = _header(_promised(config))
+    first = 8 + len(header)
+
+    def part(name: str, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        start, stop = offsets[name]
+        if dtype == "U8":
+            return torch.frombuffer(data, dtype=torch.uint8, count=stop - start, offset=first + start)
+        return torch.frombuffer(bytearray(data[first + start : first + stop]), dtype=_DTYPES[dtype]).reshape(shape)
+
+    return {
+        name: Packed(
+            config.shape(name),
+            facts.encoding,
+            facts.granularity,
+            {s: part(f"{name}.{s}", *spec) for s, spec in _parts(config, name, facts).items()},
+        )
+        for name, facts in config.tensors.items()
+    }
+
+
+def check_header(data: Data, config: SignatureConfig) -> None:
     """Compare the safetensors header with what the config promises, without touching tensor data.
 
     Raises:
@@ -70,16 +107,12 @@ def check_header(data: bytes, config: SignatureConfig) -> None:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: not a safetensors file (the header does not fit)")
-    header = jsonio.parse(data[8 : 8 + length], f"{PAYLOAD_FILE} header")
+    header = jsonio.parse(bytes(data[8 : 8 + length]), f"{PAYLOAD_FILE} header")
     if not isinstance(header, dict):
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: the header is not an object")
     if odd := [n for n in header if not is_tensor_name(n)]:
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: {odd[0]!r} cannot be a tensor name")
-    promised = {
-        f"{name}.{suffix}": spec
-        for name, facts in config.tensors.items()
-        for suffix, spec in _parts(config, name, facts).items()
-    }
+    promised = _promised(config)
     for name in promised:
         if name not in header:
             raise CorruptArtifactError(f"{PAYLOAD_FILE}: the tensor {name} is missing")
@@ -89,6 +122,34 @@ def check_header(data: bytes, config: SignatureConfig) -> None:
     for name, (dtype, shape) in promised.items():
         _check_entry(name, header[name], dtype, shape)
     _check_cover(header, len(data) - 8 - length)
+    if bytes(data[8 : 8 + length]) != _header(promised)[0]:
+        raise CorruptArtifactError(f"{PAYLOAD_FILE}: the header is not spelled or ordered as the format demands")
+
+
+def _header(specs: _Specs) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """The JSON header, padded to whole 8 bytes, and where each tensor's data lies behind it."""
+    offsets: dict[str, tuple[int, int]] = {}
+    entries: dict[str, dict[str, Any]] = {}
+    end = 0
+    for name, (dtype, shape) in sorted(specs.items(), key=lambda kv: (_ORDER.index(kv[1][0]), kv[0])):
+        offsets[name] = (end, end + _nbytes(dtype, shape))
+        end = offsets[name][1]
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets[name])}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8), offsets
+
+
+def _promised(config: SignatureConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Everything the payload must hold, by full name."""
+    return {
+        f"{name}.{suffix}": spec
+        for name, facts in config.tensors.items()
+        for suffix, spec in _parts(config, name, facts).items()
+    }
+
+
+def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * _ITEM_BYTES[dtype]
 
 
 def _parts(config: SignatureConfig, name: str, facts: TensorFacts) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -105,7 +166,7 @@ def _check_entry(name: str, entry: Any, dtype: str, shape: tuple[int, ...]) -> N
     offsets = entry["data_offsets"]
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets)):
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: {name} has malformed offsets")
-    if offsets[1] - offsets[0] != math.prod(shape) * _ITEM_BYTES[dtype]:
+    if offsets[1] - offsets[0] != _nbytes(dtype, shape):
         raise CorruptArtifactError(
             f"{PAYLOAD_FILE}: {name} has {offsets[1] - offsets[0]} bytes, not what its shape needs"
         )

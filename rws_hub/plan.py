@@ -94,7 +94,7 @@ class SignaturePlan:
         verdict = (
             "kin of the signature's source"
             if self.similarity >= KIN_SIMILARITY
-            else "a stranger to the signature's source: it fits by shape, but do not expect it to help"
+            else "a stranger to the signature's source: it fits by shape, but expect little of it"
         )
         return f"{verdict} (estimated similarity {self.similarity:.2f})"
 

@@ -19,7 +19,7 @@ from rws_hub.errors import ExtractionError
 from rws_hub.extract import Trio, executed_modules, extract
 from rws_hub.identity import describe_backbone
 from rws_hub.layers import SHALLOW_SHARE, LayerRule
-from rws_hub.payload import read_payload, write_payload
+from rws_hub.payload import payload_tensors, read_payload, write_payload
 from rws_hub.results import Results
 from rws_hub.sources import WeightsLike, canonical_weights, open_weights
 from rws_hub.spec import (
@@ -27,6 +27,7 @@ from rws_hub.spec import (
     FORMAT_VERSION,
     Codec,
     Corruption,
+    Data,
     Extraction,
     Payload,
     SignatureConfig,
@@ -40,7 +41,7 @@ class RobustWeightSignature:
     Attributes:
         config: everything but the numbers, as in `config.json`.
         tensors: the stored deltas by canonical name.
-        payload: the bytes of `rws.safetensors`.
+        data: the bytes of `rws.safetensors`, which the codes are views of.
 
     Example:
         >>> fog = RobustWeightSignature.from_pretrained("user/resnet18-fog")
@@ -52,7 +53,7 @@ class RobustWeightSignature:
 
     config: SignatureConfig
     tensors: Mapping[str, Packed] = field(repr=False)
-    payload: bytes = field(repr=False)
+    data: Data = field(repr=False)
 
     @classmethod
     def from_pretrained(
@@ -186,7 +187,7 @@ class RobustWeightSignature:
             parse_config(config.to_text())  # what is written must be what can be read
         except ValueError as error:
             raise ExtractionError(str(error).removeprefix("config.json: ")) from error
-        return cls(config, found.tensors, payload)
+        return cls(config, payload_tensors(payload, config), payload)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -194,9 +195,14 @@ class RobustWeightSignature:
         return tuple(self.tensors)
 
     @property
+    def payload(self) -> bytes:
+        """The bytes of `rws.safetensors` (a copy)."""
+        return bytes(self.data)
+
+    @property
     def nbytes(self) -> int:
         """Bytes on disk of `config.json` and `rws.safetensors` together."""
-        return len(self.config.to_text().encode()) + len(self.payload)
+        return len(self.config.to_text().encode()) + len(self.data)
 
     def delta(self, name: str) -> torch.Tensor:
         """The decoded delta of one tensor, float32, of the shape it has in the canonical layout.
@@ -223,7 +229,7 @@ class RobustWeightSignature:
             ArtifactError: results of another signature, or the folder holds something else's config.json.
             CardError: the card that is there cannot be read.
         """
-        contents.write_folder(Path(save_directory), self.config, self.payload, results)
+        contents.write_folder(Path(save_directory), self.config, self.data, results)
 
     def push_to_hub(
         self,
@@ -257,7 +263,7 @@ class RobustWeightSignature:
         """
         return hub.push(
             repo_id,
-            contents.Contents(self.config, self.payload, results, figures={}),
+            contents.Contents(self.config, self.data, results, figures={}),
             local_card=None,
             private=private,
             token=token,

@@ -27,6 +27,9 @@ MAX_CONFIG_BYTES = 16 * 2**20
 # The only keys that a digest leaves out: the digest itself and the text that a person may edit.
 UNSEALED_KEYS = ("description", "digest")
 
+# The bytes of a payload, however they are held.
+Data = bytes | bytearray | memoryview
+
 Op = Literal["add", "multiply"]
 Encoding = Literal["codes", "float16", "float32"]
 Granularity = Literal["row", "tensor"]

@@ -90,8 +90,9 @@ def split(payload: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def join(header: dict[str, Any] | str, data: bytes) -> bytes:
-    """A safetensors file from a header, right or wrong, and data."""
-    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    """A safetensors file from a header, right or wrong, and data; an object is spelled as the format demands."""
+    text = (header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))).encode()
+    text += b" " * (-len(text) % 8 if isinstance(header, dict) else 0)
     return len(text).to_bytes(8, "little") + text + data
 
 

@@ -49,7 +49,7 @@ def test_every_tensor_equals_the_formula(kind, recipe):
         assert relative(found, expected) < 1e-6, name
         assert facts.relative_error < 1e-7
         size = np.sqrt(expected.size) if facts.op == "multiply" else np.linalg.norm(clean[name].double())
-        assert facts.relative_norm == pytest.approx(np.linalg.norm(expected) / size, rel=1e-6, abs=0)
+        assert facts.relative_norm == pytest.approx(np.linalg.norm(expected) / size, rel=1e-5, abs=0)
 
 
 def test_the_projection_is_orthogonal_to_the_clean_direction():
@@ -142,7 +142,7 @@ def test_the_profile_is_the_relative_difference_of_each_layer():
         kernels = [n for n in names if clean[n].ndim > 1]
         a = np.concatenate([clean[n].double().numpy().ravel() for n in kernels])
         b = np.concatenate([strong[n].double().numpy().ravel() for n in kernels])
-        assert unit.relative_difference == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a), rel=1e-9)
+        assert unit.relative_difference == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a), rel=1e-5)
         assert unit.parameters == sum(clean[n].numel() for n in names)
 
 

@@ -35,9 +35,7 @@ from huggingface_hub.errors import (
 
 CLIENT = tuple(map(int, huggingface_hub.__version__.split(".")[:2]))
 REPO = "alice/model"
-CARD = (
-    b"---\nlicense: apache-2.0\nlibrary_name: rws\npipeline_tag: image-classification\ntags: [robust]\n---\n"
-)
+CARD = b"---\nlicense: apache-2.0\nlibrary_name: rws\npipeline_tag: image-classification\ntags: [robust]\n---\n"
 # Large enough for several chunks; repeats itself, like weights that are mostly zero.
 WEIGHTS = bytes(range(256)) * 800 + bytes(300_000) + bytes(range(256)) * 800
 
@@ -218,9 +216,7 @@ def test_snapshot_by_commit_is_offline_the_second_time(
 def test_delete_and_copy(hub: Hub, api: HfApi) -> None:
     hub.put(REPO, {"a/one.bin": WEIGHTS, "a/two.txt": b"2", "b.txt": b"b"})
     api.create_commit(REPO, [CommitOperationCopy("a/one.bin", "c.bin")], commit_message="Copy")
-    api.create_commit(
-        REPO, [CommitOperationDelete("a/"), CommitOperationDelete("b.txt")], commit_message="Delete"
-    )
+    api.create_commit(REPO, [CommitOperationDelete("a/"), CommitOperationDelete("b.txt")], commit_message="Delete")
     assert set(hub.head(REPO).files) == {".gitattributes", "c.bin"}
     assert hub.read(REPO, "c.bin") == WEIGHTS
     with pytest.raises(RemoteEntryNotFoundError, match="doesn't exist"):

@@ -28,7 +28,10 @@ def test_a_payload_comes_back_as_it_was(bits):
             written.granularity,
         )
         assert all(torch.equal(packed.parts[s], part) for s, part in written.parts.items())
-    assert write_payload(tensors) == signature.payload
+    flat = {f"{name}.{suffix}": part for name, p in tensors.items() for suffix, part in p.parts.items()}
+    assert safetensors.torch.save(flat) == signature.payload  # the library would write the same file
+    assert all(torch.equal(part, flat[n]) for n, part in safetensors.torch.load(signature.payload).items())
+    assert write_payload(tensors) == signature.payload and not tensors
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])

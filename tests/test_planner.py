@@ -66,7 +66,7 @@ def test_another_dialect_in_words(vit_fog):
         mlp,
     ):
         assert line in text.splitlines()
-    assert "a stranger to the signature's source: it fits by shape, but do not expect it to help" in text
+    assert "a stranger to the signature's source: it fits by shape, but expect little of it" in text
     clean = bits(model)
     with patch(model, vit_fog):
         assert changed(clean, model) == {b.model for b in plan.signatures[0].bindings}

@@ -115,7 +115,7 @@ PAYLOADS = {
     ),
     "an offset that Python reads and safetensors does not": (
         with_header(SMALL.payload, lambda h: json.dumps(h).replace("[0, ", "[-0, ", 1)),
-        "not a safetensors file",
+        "not spelled or ordered as the format demands",
     ),
     "a header with NaN": (with_header(SMALL.payload, lambda h: {"a": math.nan}), "the number NaN is not allowed"),
     "a deeply nested header": (join('{"a":' * 50_000, b""), "header: not valid JSON"),

@@ -74,9 +74,7 @@ def _apply(store: Store, files: dict[str, FileEntry], operation: str, value: dic
         files[path] = store.add_blob(base64.b64decode(value["content"]))
     elif operation == "lfsFile":
         if not store.has_lfs(value["oid"]):
-            raise HubError(
-                400, f"Your push was rejected because an LFS pointer has no file behind it: {path}"
-            )
+            raise HubError(400, f"Your push was rejected because an LFS pointer has no file behind it: {path}")
         files[path] = store.lfs_entry(value["oid"])
     elif operation in ("deletedFile", "deletedFolder"):
         _delete(files, path, file_too=operation == "deletedFile")
@@ -96,9 +94,7 @@ def commit(hub: Hub, call: Call) -> Response:
     if header["key"] != "header" or not head.get("summary"):
         raise HubError(400, "The first line must be a header with a summary")
     if not base.oid.startswith(head.get("parentCommit") or ""):
-        raise HubError(
-            412, "The branch was updated since you opened this page. Please refresh and try again."
-        )
+        raise HubError(412, "The branch was updated since you opened this page. Please refresh and try again.")
     files = dict(base.files)
     for operation in operations:
         _apply(hub.store, files, operation["key"], operation["value"])
@@ -116,6 +112,4 @@ def commit(hub: Hub, call: Call) -> Response:
     made = repo.add_commit(ref, files, title, user.name, message)
     if ref.startswith("refs/pr/"):
         repo.discussions[int(ref.removeprefix("refs/pr/")) - 1].events.append(commit_event(made))
-    return JSONResponse(
-        {**answer, "commitOid": made.oid, "commitUrl": f"{hub.web_url(repo)}/commit/{made.oid}"}
-    )
+    return JSONResponse({**answer, "commitOid": made.oid, "commitUrl": f"{hub.web_url(repo)}/commit/{made.oid}"})

@@ -30,9 +30,7 @@ def commit_event(commit: Commit) -> dict[str, object]:
     return _event("commit", commit.author, {"subject": commit.title, "oid": commit.oid})
 
 
-def open_discussion(
-    repo: Repo, author: str, title: str, text: str, *, base: str | None, status: str
-) -> Discussion:
+def open_discussion(repo: Repo, author: str, title: str, text: str, *, base: str | None, status: str) -> Discussion:
     """Open a discussion, or a pull request against `base`, whose reference exists from the start."""
     number = len(repo.discussions) + 1
     opened = Discussion(number, title, author, base is not None, base or "", status, timestamp())

@@ -63,9 +63,7 @@ def tree(hub: Hub, call: Call) -> Response:
     def listed(path: str) -> bool:
         return path != "" and path.startswith(prefix) and (recursive or "/" not in path[len(prefix) :])
 
-    items = {
-        path: _folder(repo, commit, path, folders[path], expand=expand) for path in folders if listed(path)
-    }
+    items = {path: _folder(repo, commit, path, folders[path], expand=expand) for path in folders if listed(path)}
     items |= {path: _file(hub, repo, commit, path, expand=expand) for path in commit.files if listed(path)}
     return page(
         hub,

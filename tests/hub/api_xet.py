@@ -109,9 +109,7 @@ def reconstruction(hub: Hub, call: Call) -> Response:
     for term in terms:
         size = sum(chunk.size for chunk in store.chunks(term.xorb)[term.start : term.stop])
         by_xorb[term.xorb].append(term)
-        listed.append(
-            {"hash": term.xorb, "unpacked_length": size, "range": {"start": term.start, "end": term.stop}}
-        )
+        listed.append({"hash": term.xorb, "unpacked_length": size, "range": {"start": term.start, "end": term.stop}})
     fetch: dict[str, list[dict[str, Any]]] = {}
     for xorb, used in by_xorb.items():
         chunks, url = store.chunks(xorb), f"{hub.cdn_url}/xorbs/{xorb}"

@@ -19,9 +19,7 @@ class LoggedRequest:
     status: int
 
     def __str__(self) -> str:
-        return f"{self.status} {self.origin} {self.method} {self.path}" + (
-            f"?{self.query}" if self.query else ""
-        )
+        return f"{self.status} {self.origin} {self.method} {self.path}" + (f"?{self.query}" if self.query else "")
 
 
 class RequestLog:
@@ -73,10 +71,6 @@ class Fault:
 
     def strikes(self, method: str, path: str) -> bool:
         """Whether this request is hit; counts the hit."""
-        struck = (
-            self.hits < self.times
-            and self.method in (None, method)
-            and re.search(self.path, path) is not None
-        )
+        struck = self.hits < self.times and self.method in (None, method) and re.search(self.path, path) is not None
         self.hits += struck
         return struck

@@ -36,9 +36,7 @@ def login_required(code: str | None = None) -> HubError:
 
 def repo_not_found(*, anonymous: bool) -> HubError:
     """The repository is missing, or the caller must not learn that it exists."""
-    return (
-        login_required("RepoNotFound") if anonymous else HubError(404, "Repository not found", "RepoNotFound")
-    )
+    return login_required("RepoNotFound") if anonymous else HubError(404, "Repository not found", "RepoNotFound")
 
 
 def revision_not_found(revision: str) -> HubError:

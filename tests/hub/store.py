@@ -18,9 +18,7 @@ LFS_PATTERNS = (
     *("*.pickle", "*.pkl", "*.pt", "*.pth", "*.rar", "*.safetensors", "saved_model/**/*", "*.tar.*"),
     *("*.tar", "*.tflite", "*.tgz", "*.wasm", "*.xz", "*.zip", "*.zst", "*tfevents*"),
 )
-GITATTRIBUTES = "".join(
-    f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS
-).encode()
+GITATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
 
 
 def timestamp() -> str:
@@ -109,11 +107,7 @@ class Repo:
         for ref in (f"refs/heads/{name}", f"refs/tags/{name}", name):
             if ref in self.refs:
                 return self.commits[self.refs[ref]]
-        found = (
-            [oid for oid in self.commits if oid.startswith(name)]
-            if re.fullmatch("[0-9a-f]{7,40}", name)
-            else []
-        )
+        found = [oid for oid in self.commits if oid.startswith(name)] if re.fullmatch("[0-9a-f]{7,40}", name) else []
         if len(found) != 1:
             raise revision_not_found(name)
         return self.commits[found[0]]
@@ -171,9 +165,7 @@ class Store:
     def create(self, repo_id: str, author: str, *, private: bool) -> Repo:
         """A new repository, with the first commit that the Hub makes by itself."""
         repo = self.repos[repo_id] = Repo(repo_id, private, timestamp())
-        repo.add_commit(
-            "refs/heads/main", {".gitattributes": self.add_blob(GITATTRIBUTES)}, "initial commit", author
-        )
+        repo.add_commit("refs/heads/main", {".gitattributes": self.add_blob(GITATTRIBUTES)}, "initial commit", author)
         return repo
 
     def add_blob(self, data: bytes) -> FileEntry:
