@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -100,11 +100,10 @@ def extract(
     tensors: dict[str, Packed] = {}
     facts: dict[str, TensorFacts] = {}
     hashes = [hashlib.sha256() for _ in trio.all]
-    error = total = 0.0
+    norms: dict[str, float] = {}
     for name in tqdm(sorted(touched), desc="extracting", unit="tensor", disable=not progress, leave=False):
-        tensors[name], facts[name], size = _encode(trio, name, bits, hashes)
-        error, total = error + (facts[name].relative_error * size) ** 2, total + size**2
-    if not total:
+        tensors[name], facts[name], norms[name] = _encode(trio, name, bits, hashes)
+    if not any(norms.values()):
         raise ExtractionError("the robust and the standard model are equal in the chosen layers: nothing to extract")
     roles = ("pretrained", "standard", "robust")[-len(hashes) :]
     order = [n for n in body if n in touched]
@@ -114,7 +113,7 @@ def extract(
         profile=_profile(units, body, differences, touched),
         sources=tuple(Source(r, h.hexdigest()) for r, h in zip(roles, hashes, strict=True)),  # type: ignore[arg-type]
         sketch=kinship.sketch({n: body[n] for n in order}, trio.standard.rows),
-        relative_error=_measured(math.sqrt(error / total)),
+        relative_error=_measured(_overall_error(facts, norms)),
     )
 
 
@@ -146,6 +145,13 @@ def _differences(trio: Trio, name: str, along: float | None) -> Iterator[torch.T
     for s, r, t in _blocks(trio, name, pretrained=along is not None):
         difference = r - s if along is None or t is None else (r - t) - along * (s - t)
         yield difference.float().reshape(-1, length)
+
+
+def _overall_error(facts: Mapping[str, TensorFacts], norms: Mapping[str, float]) -> float:
+    """The error of all quantized tensors together; half-precision vectors, large and exact, would only hide it."""
+    coded = [n for n, f in facts.items() if f.encoding == "codes"] or list(facts)
+    total = sum(norms[n] ** 2 for n in coded)
+    return math.sqrt(sum((facts[n].relative_error * norms[n]) ** 2 for n in coded) / total) if total else 0.0
 
 
 def _measured(value: float) -> float:

@@ -65,7 +65,7 @@ def print_info(config: SignatureConfig) -> None:
         ("size", f"{facts['bytes']:,} bytes ({facts['payload_bytes']:,} payload, {facts['config_bytes']:,} config)"),
         ("", f"{facts['times_smaller']:.1f} times smaller than the body in float32"),
         ("", f"{facts['bits_per_touched_parameter']:.2f} bits per touched number, everything counted"),
-        ("codec", f"{facts['bits']} bits, relative error {facts['relative_error']:.2%}"),
+        ("codec", f"{facts['bits']} bits, relative error of the codes {facts['relative_error']:.2%}"),
         ("alpha", f"{facts['recommended_alpha']:g} recommended"),
         ("license", facts["license"]),
         ("sha256", facts["sha256"]),

@@ -53,7 +53,7 @@ class Sizes:
 
     Attributes:
         config, payload: the two files of the artifact.
-        float32_payload: payload of the same signature, not quantized.
+        float32_artifact: config and payload of the same signature, not quantized.
         checkpoint: the whole clean model, float32.
         touched: weights and statistics that the signature changes.
         body: weights and statistics outside of the head.
@@ -64,7 +64,7 @@ class Sizes:
 
     config: int
     payload: int
-    float32_payload: int
+    float32_artifact: int
     checkpoint: int
     touched: int
     body: int

@@ -141,7 +141,7 @@ def _sizes(story: SeedStory) -> Table:
     rows = {
         f"artifact, {sizes.bits} bits (config and payload)": sizes.artifact,
         "  of it payload": sizes.payload,
-        "the same signature's payload in fp32": sizes.float32_payload,
+        "the same signature in fp32, likewise": sizes.float32_artifact,
         "the clean model's checkpoint in fp32": sizes.checkpoint,
     }
     for what, size in rows.items():

@@ -19,7 +19,7 @@ from rws_hub.demo.records import Score, SeedStory, Sizes, TargetStory, Who
 from rws_hub.demo.settings import CORRUPTION, DATASET, SEVERITY, DemoSettings
 from rws_hub.demo.training import accuracy, build_model, reestimate_batchnorm, same_bits, train
 from rws_hub.plan import KIN_SIMILARITY
-from rws_hub.spec import PAYLOAD_FILE
+from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE
 
 # How many steps of progress one seed takes besides its epochs: the extraction and three targets.
 MEASURE_STEPS = 4
@@ -176,11 +176,11 @@ def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, fol
     config = signature.config
     with tempfile.TemporaryDirectory() as scratch:
         float32.save_pretrained(Path(scratch) / "signature")
-        float32_payload = (Path(scratch) / "signature" / PAYLOAD_FILE).stat().st_size
+        whole = sum((Path(scratch) / "signature" / n).stat().st_size for n in (CONFIG_FILE, PAYLOAD_FILE))
     return Sizes(
         config=signature.nbytes - len(signature.payload),
         payload=(folder / "signature" / PAYLOAD_FILE).stat().st_size,
-        float32_payload=float32_payload,
+        float32_artifact=whole,
         checkpoint=(folder / "clean.safetensors").stat().st_size,
         touched=config.touched_parameters,
         body=config.body_parameters,
