@@ -146,3 +146,7 @@ def _signature(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("signature", help="a local folder or a Hub id")
     verb.add_argument("--revision", help="branch, tag or commit; default: main")
     verb.add_argument("--subfolder", help="where in the repository or folder the signature is")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

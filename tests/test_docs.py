@@ -1,6 +1,8 @@
 """README's Python runs as written, top to bottom, against the loopback Hub; its commands are the ones CI runs."""
 
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from builders import perturbed
 
 from rws_hub import RobustWeightSignature
+from rws_hub.contents import read_contents
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -56,3 +59,19 @@ def test_links_lead_somewhere():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_readme_holds_the_numbers_of_the_last_run():
+    make = runpy.run_path(str(ROOT / "docs" / "make_readme.py"))
+    found = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text("utf-8"))
+    assert make["with_numbers"](README, found) == README, "run `make docs`"
+
+
+def test_published_cards_are_of_whole_signatures():
+    folders = [f.parent for f in sorted((ROOT / "cards").glob("*/config.json"))]
+    assert folders
+    for folder in folders:
+        contents = read_contents(folder)
+        again = contents.files(None, (folder / "README.md").read_text("utf-8"))
+        assert again["README.md"].decode() == (folder / "README.md").read_text("utf-8"), "run `rws card`"
+        RobustWeightSignature.from_pretrained(folder)
