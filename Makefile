@@ -5,7 +5,7 @@ check:   ## formatting, lint, types
 	ruff format --check .
 	ruff check .
 	mypy
-	mypy --no-incremental examples benchmarks
+	mypy benchmarks docs
 
 test:    ## the whole suite
 	pytest -n auto

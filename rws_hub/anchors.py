@@ -27,9 +27,13 @@ _INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One signature's part in one tensor at one strength. `order` makes the sum independent of history."""
+    """One signature's part in one tensor at one strength. `order` makes the sum independent of history.
+
+    `name` is the tensor's, as the model spells it, for messages.
+    """
 
     order: str
+    name: str
     signature: RobustWeightSignature
     pieces: tuple[Piece, ...]
     alpha: float
@@ -61,8 +65,9 @@ def commit(
         targets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
     for module, attribute, delta in take:
         targets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
+    names = {(module, attribute): delta.name for module, attribute, delta in (*put, *take)}
     with torch.no_grad():
-        writes = [_prepare(module, name, deltas, force) for (module, name), deltas in targets.items()]
+        writes = [_prepare(*place, names[place], deltas, force) for place, deltas in targets.items()]
         with _all_or_nothing(writes):
             for write, deltas in zip(writes, targets.values(), strict=True):
                 write.live.copy_(write.after)
@@ -82,29 +87,28 @@ class _Write:
     anchor: _Anchor | None
 
 
-def _prepare(module: nn.Module, attribute: str, deltas: Mapping[str, Delta], force: bool) -> _Write:
+def _prepare(module: nn.Module, attribute: str, name: str, deltas: Mapping[str, Delta], force: bool) -> _Write:
     live = _tensor(module, attribute)
     anchor = _anchors.get(module, {}).get(attribute)
     if anchor is None:
         clean = live.detach().clone()
-        return _Write(module, attribute, live, clean, compose(clean, deltas, attribute), clean, anchor)
-    name = f"{type(module).__name__}.{attribute}"
+        return _Write(module, attribute, live, clean, compose(clean, deltas, name), clean, anchor)
     if anchor.clean.dtype != live.dtype or anchor.clean.shape != live.shape:
         raise PatchStateError(
             f"{name}: the model is {live.dtype} {list(live.shape)} now and was {anchor.clean.dtype} "
             f"{list(anchor.clean.shape)} when it was patched. Unpatch before converting; convert it back to go on."
         )
     clean = anchor.clean.to(live.device)
-    if not force and not _same_bits(live, compose(clean, anchor.deltas, attribute)):
+    if not force and not _same_bits(live, compose(clean, anchor.deltas, name)):
         raise PatchStateError(
             f"{name} was changed while it was patched (training, batch-norm statistics updated in train mode, or "
             "load_state_dict). Unpatching would undo that change: call unpatch(force=True) to restore the clean "
             "values all the same. Nothing was changed now."
         )
-    return _Write(module, attribute, live, live.detach().clone(), compose(clean, deltas, attribute), clean, anchor)
+    return _Write(module, attribute, live, live.detach().clone(), compose(clean, deltas, name), clean, anchor)
 
 
-def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) -> torch.Tensor:
+def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], name: str) -> torch.Tensor:
     """The live values: clean + sum(alpha * delta), or clean * exp(sum(alpha * delta)), in fp32, rounded once."""
     moving = [deltas[k] for k in sorted(deltas) if deltas[k].alpha != 0]
     if not moving:
@@ -126,9 +130,7 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], attribute: str) ->
     finite = torch.isfinite(result)
     if not bool(finite.all()) and not bool((finite | ~torch.isfinite(clean)).all()):
         strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
-        raise PatchStateError(
-            f"{attribute}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha."
-        )
+        raise PatchStateError(f"{name}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha.")
     return result
 
 

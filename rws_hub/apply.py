@@ -59,7 +59,7 @@ def apply_to_checkpoint(
     for signature, alpha, planned in zip(signatures, alphas, plan.signatures, strict=True):
         for binding in planned.bindings:
             order = signature.config.digest
-            deltas.setdefault(binding.model, {})[order] = Delta(order, signature, binding.pieces, alpha)
+            deltas.setdefault(binding.model, {})[order] = Delta(order, binding.model, signature, binding.pieces, alpha)
     files = checkpoint_files(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(out.parent, out.name) as scratch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -255,7 +256,7 @@ def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Seque
 
 
 def _check_strength(name: str, alpha: float) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not math.isfinite(alpha):
         raise ValueError(f"alpha of {name!r} must be a finite number, found {alpha!r}")
 
 
@@ -265,7 +266,7 @@ def _places(
     """What one signature adds where. `homes`: the owning module of each tensor's name, as far as it exists."""
     order = signature.config.digest
     return [
-        (homes[b.model], b.model.rpartition(".")[2], Delta(order, signature, b.pieces, alpha))
+        (homes[b.model], b.model.rpartition(".")[2], Delta(order, b.model, signature, b.pieces, alpha))
         for b in plan.bindings
         if b.model in homes
     ]
