@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from rws_hub import RobustWeightSignature, patch, plan_patch
-from rws_hub.resolve import match, recognise
+from rws_hub.recognise import recognise
+from rws_hub.resolve import match
 
 torch.manual_seed(0)
 clean = timm.create_model("vit_tiny_patch16_224", depth=4, num_classes=10).eval()

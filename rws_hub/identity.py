@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from rws_hub.resolve import Recognition
+from rws_hub.recognise import Recognition
 from rws_hub.sources import WeightsLike
 from rws_hub.spec import Backbone
 

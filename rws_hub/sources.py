@@ -19,7 +19,8 @@ from torch import nn
 
 from rws_hub.errors import CheckpointError
 from rws_hub.names import Shape
-from rws_hub.resolve import Piece, Recognition, recognise
+from rws_hub.recognise import Recognition, recognise
+from rws_hub.resolve import Piece
 
 WeightsLike: TypeAlias = "nn.Module | Mapping[str, torch.Tensor] | str | Path"
 

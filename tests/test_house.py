@@ -23,6 +23,7 @@ ORDER = [
     "config",
     "names",
     "resolve",
+    "recognise",
     "report",
     "results",
     "card_merge",

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from rws_hub.names import WORDS, Cell, families, parse_family
-from rws_hub.resolve import recognise, spell
+from rws_hub.recognise import recognise
+from rws_hub.resolve import spell
 
 ROWS = [
     pytest.param(family, row, id=f"{family.name}-{next(c for c in row.cells.values() if c).template}")

@@ -14,7 +14,8 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 
 from rws_hub.names import families
-from rws_hub.resolve import IDENTITY, match, plain_names, recognise, spell
+from rws_hub.recognise import recognise
+from rws_hub.resolve import IDENTITY, match, plain_names, spell
 from rws_hub.sources import live_tensors
 
 

@@ -13,7 +13,7 @@ from builders import tiny_signature
 from forge import DELETE, config_data, put, sealed, small_signature
 from test_config import RULES
 
-from rws_hub import codec, extract, kinship, layers, names, resolve, spec
+from rws_hub import codec, extract, kinship, layers, names, recognise, resolve, spec
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError
 
@@ -131,7 +131,7 @@ def test_the_specification_names_every_value_of_every_choice():
         f"{kinship.SIZE} buckets",
         f"first {kinship.MAX_ELEMENTS:,} elements",
         *(f"| `{f.name}` | {', '.join(f'`{d}`' for d in f.dialects)} |" for f in names.families().values()),
-        *(f"`{w}`" for w in (*sorted(resolve._TRANSPARENT), *resolve._WRAPPERS)),
+        *(f"`{w}`" for w in (*sorted(resolve.TRANSPARENT), *recognise._WRAPPERS)),
     ],
 )
 def test_the_specification_states_the_numbers_of_the_code(statement):

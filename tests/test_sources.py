@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rws_hub import CheckpointError, RobustWeightSignature
-from rws_hub.resolve import recognise
+from rws_hub.recognise import recognise
 from rws_hub.sources import canonical_weights, live_tensors, open_weights
 
 
