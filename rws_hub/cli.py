@@ -53,7 +53,10 @@ def _is_of_client(error: Exception) -> bool:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    # The client lets its transport's errors through, and those do not say what they are about.
+    bare = type(error).__module__.partition(".")[0] not in ("builtins", "huggingface_hub", "rws_hub")
+    return f"the Hub could not be reached ({text})" if bare else text
 
 
 def _parser() -> argparse.ArgumentParser:
