@@ -242,7 +242,9 @@ def test_no_network_at_all(tmp_path: Path, command: list[str]) -> None:
             "HF_HUB_CACHE": str(tmp_path / "cache"),
             "HF_TOKEN": "hf_x",
         }
-        ran = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
     assert ran.returncode == 1 and not ran.stdout
     assert re.match("error: .*(could not be reached|connection)", ran.stderr.splitlines()[-1]), ran.stderr
 
