@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from rws_hub import storage
 from rws_hub.errors import PatchStateError
 from rws_hub.resolve import Piece
 from rws_hub.signature import RobustWeightSignature
@@ -67,6 +68,7 @@ def commit(
         targets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
     names = {(module, attribute): delta.name for module, attribute, delta in (*put, *take)}
     with torch.no_grad():
+        _refuse_shared({names[place]: _tensor(*place) for place in targets if not deltas_on(*place)})
         writes = [_prepare(*place, names[place], deltas, force) for place, deltas in targets.items()]
         with _all_or_nothing(writes):
             for write, deltas in zip(writes, targets.values(), strict=True):
@@ -132,6 +134,24 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], name: str) -> torc
         strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
         raise PatchStateError(f"{name}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha.")
     return result
+
+
+def _refuse_shared(fresh: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors whose memory another model's patched tensor uses: their clean values are not to be seen now."""
+    patched = [
+        (found, next(iter(anchor.deltas.values())).name)
+        for module, anchors in _anchors.items()
+        for attribute, anchor in anchors.items()
+        if (found := storage.extent(_tensor(module, attribute))) is not None
+    ]
+    for name, tensor in fresh.items():
+        own = storage.extent(tensor)
+        for other, there in patched:
+            if own is not None and own.touches(other):
+                raise PatchStateError(
+                    f"{name} shares its memory with {there} of another model that is patched now; take that patch off "
+                    "first, or give one of the models weights of its own. Nothing was changed."
+                )
 
 
 @contextmanager

@@ -49,11 +49,6 @@ class Encoded:
     norm: float
 
 
-def pack(delta: torch.Tensor, bits: int) -> Packed:
-    """Encode a float32 delta of any shape with `bits` in 2..8, or 32 for plain float32."""
-    return encode(tuple(delta.shape), [delta.detach().to("cpu", torch.float32)], bits).packed
-
-
 def encode(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], bits: int) -> Encoded:
     """Encode a delta that arrives as float32 blocks of rows, in order; a large one is never whole in memory.
 
@@ -78,8 +73,8 @@ def _encode_rows(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], bits: i
     length = math.prod(shape[1:])
     # A mapping of its own, so that a signature of any size is given back to the system when it is dropped.
     stream = torch.frombuffer(mmap.mmap(-1, packed_bytes(math.prod(shape), bits)), dtype=torch.uint8)
-    scales = torch.empty(shape[0], dtype=torch.bfloat16)
-    pending = torch.empty(0, dtype=torch.int8)
+    scales = torch.empty(shape[0], dtype=torch.bfloat16, device="cpu")
+    pending = torch.empty(0, dtype=torch.int8, device="cpu")
     error = square = 0.0
     row, written, step = 0, 0, max(1, _BLOCK // length)
     for block in blocks:

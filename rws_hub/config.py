@@ -6,6 +6,7 @@ import base64
 import math
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from rws_hub import jsonio
@@ -96,18 +97,37 @@ def check_labels(license: str, corruption: Corruption, repo_id: str | None, revi
         CorruptArtifactError: naming the value, what was expected and what was found.
     """
     for key, text in (("license", license), ("corruption.name", corruption.name)):
-        if not _WORD.fullmatch(text):
+        if not isinstance(text, str) or not _WORD.fullmatch(text):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {key} must be one plain word, found {text!r}")
     dataset = corruption.dataset
+    if dataset is not None and not isinstance(dataset, str):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be text, found {dataset!r}")
     if dataset is not None and not (_WORD.fullmatch(dataset) or is_repo_id(dataset)):
         raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be one word or a Hub id, found {dataset!r}")
     severity = corruption.severity
-    if severity is not None and not 1 <= severity <= 5:
+    if severity is not None and (type(severity) is not int or not 1 <= severity <= 5):
         raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.severity must be 1 to 5, found {severity}")
-    if repo_id is not None and not is_repo_id(repo_id):
+    if repo_id is not None and not (isinstance(repo_id, str) and is_repo_id(repo_id)):
         raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {repo_id!r} is not a Hub id")
-    if revision is not None and not _HEX40.fullmatch(revision):
+    if revision is not None and not (isinstance(revision, str) and _HEX40.fullmatch(revision)):
         raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {revision!r} is not a 40-hex commit")
+
+
+def strength(alpha: object, name: str) -> float:
+    """A patch strength as a float.
+
+    Raises:
+        ValueError: not a plain finite number.
+    """
+    if isinstance(alpha, bool) or not isinstance(alpha, Real):
+        raise ValueError(f"alpha of {name!r} must be a plain number, found {alpha!r} ({type(alpha).__name__})")
+    try:
+        value = float(alpha)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise ValueError(f"alpha of {name!r} must be a finite number, found {alpha!r}")
+    return value
 
 
 def _check_text(config: SignatureConfig) -> None:
@@ -131,7 +151,7 @@ def _check_backbone(backbone: Backbone) -> None:
         raise CorruptArtifactError(f"{CONFIG_FILE}: {both[0]} is in the backbone's layout and in its head")
     for name, shape in (backbone.layout | backbone.head).items():
         if not is_tensor_name(name):
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name!r} cannot be a tensor name")
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name!r} cannot be a tensor name (letters, digits, _ and dots)")
         if any(d < 1 for d in shape) or math.prod(shape) > 2**40:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has the impossible shape {list(shape)}")
 

@@ -122,20 +122,20 @@ def _encode(trio: Trio, name: str, bits: int, hashes: Sequence[hashlib._Hash]) -
     shape = trio.standard.recognition.body[name]
     for digest, weights in zip(hashes, trio.all, strict=True):
         hash_tensor(digest, name, shape, weights.rows)
-    projected = trio.pretrained is not None and not is_statistic(name)
+    along = None
     op: Op = "multiply" if name.endswith("running_var") else "add"
     if op == "multiply":
         # Taken against sqrt(n), the norm of the delta is the root mean square of the logarithm.
         encoded, norm = codec.encode(shape, [_log_ratio(trio, name)], bits), math.sqrt(math.prod(shape))
     else:
-        along = _projection(trio, name) if projected else None
+        along = _projection(trio, name) if trio.pretrained and not is_statistic(name) else None
         encoded = codec.encode(shape, _differences(trio, name, along), bits)
         norm = math.sqrt(sum(float(s @ s) for s, _, _ in _blocks(trio, name, pretrained=False)))
     if not math.isfinite(encoded.norm):
         raise ExtractionError(f"{name}: a value is not finite (NaN or infinity) in one of the checkpoints")
     packed, ratio = encoded.packed, encoded.norm / norm if norm else 0.0
     error = _measured(encoded.relative_error)
-    facts = TensorFacts(op, projected, packed.encoding, packed.granularity, error, _measured(ratio))
+    facts = TensorFacts(op, along is not None, packed.encoding, packed.granularity, error, _measured(ratio))
     return packed, facts, encoded.norm
 
 
@@ -184,7 +184,10 @@ def executed_modules(model: object, example_input: torch.Tensor | None, weights:
         return None
     if not isinstance(model, nn.Module):
         raise ExtractionError("example_input needs the standard model as a live module, not as a file or state dict")
-    return layers.watch(model, example_input, weights.recognition.prefix)
+    try:
+        return layers.watch(model, example_input, weights.recognition.prefix)
+    except Exception as error:  # whatever a foreign model raises
+        raise ExtractionError(f"running the standard model on example_input failed: {error}") from error
 
 
 def _projection(trio: Trio, name: str) -> float | None:
@@ -258,13 +261,16 @@ def _profile(
 
 def _require_same_body(standard: CanonicalWeights, other: CanonicalWeights) -> None:
     ours, theirs = standard.recognition, other.recognition
-    if ours.family != theirs.family:
-        raise ExtractionError(f"{standard.label} is of family {ours.family!r}, {other.label} of {theirs.family!r}")
-    for name in sorted({*ours.body, *theirs.body}):
-        if name not in theirs.body or name not in ours.body:
-            lacking = other.label if name in ours.body else standard.label
-            raise ExtractionError(f"{lacking} has no tensor {name}; the checkpoints must be of one architecture")
-        if ours.body[name] != theirs.body[name]:
+    differing = f"{standard.label} is of family {ours.family!r}, {other.label} of {theirs.family!r}"
+    if ours.family != theirs.family and IDENTITY not in (ours.family, theirs.family):
+        raise ExtractionError(differing)
+    for name in sorted(ours.body.keys() ^ theirs.body.keys()):
+        lacking = other if name in ours.body else standard
+        raise ExtractionError(f"{lacking.label} has no tensor {name}; the checkpoints must be of one architecture")
+    for name, shape in ours.body.items():
+        if shape != theirs.body[name]:
             raise ExtractionError(
-                f"{name}: {standard.label} has shape {list(ours.body[name])}, {other.label} {list(theirs.body[name])}"
+                f"{name}: {standard.label} has shape {list(shape)}, {other.label} {list(theirs.body[name])}"
             )
+    if ours.family != theirs.family:
+        raise ExtractionError(differing)

@@ -131,6 +131,8 @@ def _by_pattern(patterns: Sequence[str], units: Sequence[Unit]) -> set[str]:
     if not patterns:
         raise ExtractionError("layers: the list of name patterns is empty")
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise ExtractionError(f"layers: {pattern!r} is no name pattern; patterns are text such as 'blocks.0.*'")
         hits = set(fnmatch.filter(names, pattern))
         if not hits:
             raise ExtractionError(

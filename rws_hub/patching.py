@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import weakref
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from types import TracebackType
 from typing import NoReturn, Self
 
 from torch import nn
 
 from rws_hub.anchors import Delta, Place, commit, deltas_on
+from rws_hub.config import strength
 from rws_hub.errors import PatchStateError
 from rws_hub.plan import PatchPlan, SignaturePlan
-from rws_hub.planner import plan_module
+from rws_hub.planner import plan_module, require_signatures
 from rws_hub.signature import RobustWeightSignature
 
+# The active handles, by the modules that own what they touch.
 _handles: weakref.WeakKeyDictionary[nn.Module, list[Patch]] = weakref.WeakKeyDictionary()
+_numbers = itertools.count()
 
 
 def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | Sequence[float] | None = None) -> Patch:
@@ -50,13 +52,14 @@ def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | S
         raise TypeError(f"patch takes a live nn.Module, found {type(model).__name__}; for a file use `rws apply`")
     if not signatures:
         raise TypeError("patch needs at least one signature")
+    require_signatures(signatures)
     handle = Patch(model)
     handle._add(signatures, _strengths(signatures, alpha), [s.config.corruption.name for s in signatures])
     return handle
 
 
 def active_patches(model: nn.Module) -> tuple[Patch, ...]:
-    """The handles that are active on a model (made from this very object), oldest first.
+    """The handles that are active on a model or on parts of it, through whatever wrapper, oldest first.
 
     Example:
         >>> p = patch(model, fog)
@@ -66,7 +69,8 @@ def active_patches(model: nn.Module) -> tuple[Patch, ...]:
         >>> active_patches(model)
         ()
     """
-    return tuple(_handles.get(model, ()))
+    found = {handle for module in model.modules() for handle in _handles.get(module, ())}
+    return tuple(sorted(found, key=lambda handle: handle._number))
 
 
 class Patch:
@@ -80,6 +84,7 @@ class Patch:
         # Weak, so that the list of handles kept for a model does not keep the model itself alive.
         self._ref = weakref.ref(model)
         self._label = type(model).__name__
+        self._number = next(_numbers)
         self._entries: dict[str, tuple[RobustWeightSignature, float]] = {}
         self._plans: dict[str, SignaturePlan] = {}
         # The modules that own the patched tensors: a wrapper may be dropped while the model inside it lives on.
@@ -107,7 +112,7 @@ class Patch:
         """Where the signatures of this handle went."""
         return PatchPlan(self._label, tuple(self._plans.values()))
 
-    def set_alpha(self, **alphas: float) -> None:
+    def set_alpha(self, /, **alphas: float) -> None:
         """Rescale signatures by name, all at once: `p.set_alpha(fog=0.3, noise=0)`.
 
         Raises:
@@ -115,11 +120,10 @@ class Patch:
             ValueError: a strength that is not a finite number.
         """
         self._require(alphas)
-        for name, alpha in alphas.items():
-            _check_strength(name, alpha)
-        commit([d for n, a in alphas.items() for d in self._deltas(n, float(a))], [])
-        for name, alpha in alphas.items():
-            self._entries[name] = (self._entries[name][0], float(alpha))
+        wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
+        commit([d for n, a in wanted.items() for d in self._deltas(n, a)], [])
+        for name, alpha in wanted.items():
+            self._entries[name] = (self._entries[name][0], alpha)
 
     def add(self, signature: RobustWeightSignature, *, alpha: float | None = None, name: str | None = None) -> None:
         """Add one more signature, under the name of its corruption or under `name`.
@@ -127,6 +131,7 @@ class Patch:
         Raises:
             IncompatibleModelError, PatchStateError: as `patch`; nothing was changed.
         """
+        require_signatures([signature])
         self._add([signature], _strengths([signature], alpha), [name or signature.config.corruption.name])
 
     def remove(self, *names: str) -> None:
@@ -157,6 +162,8 @@ class Patch:
         self._forget(names)
 
     def __enter__(self) -> Self:
+        if not self._entries:
+            raise PatchStateError("this patch is not on the model any more; call patch(model, ...) again")
         return self
 
     def __exit__(
@@ -192,9 +199,10 @@ class Patch:
         self._owners |= {name: {n: weakref.ref(m) for n, m in home.items()} for name, home in homes.items()}
         self._entries |= entries
         self._plans |= plans
-        live = _handles.setdefault(self._model, [])
-        if self not in live:
-            live.append(self)
+        for owner in self._owning():
+            live = _handles.setdefault(owner, [])
+            if self not in live:
+                live.append(self)
 
     def _deltas(self, name: str, alpha: float | None = None, *, force: bool = False) -> list[Place]:
         """What one signature adds and to which modules, at its own strength or at `alpha`.
@@ -235,29 +243,27 @@ class Patch:
                 raise PatchStateError(f"no signature named {name!r} in this patch; there are: {there}")
 
     def _forget(self, names: Sequence[str]) -> None:
+        before = self._owning()
         for name in names:
             del self._entries[name], self._plans[name], self._owners[name]
-        model = self._ref()
-        if not self._entries and model is not None and self in (live := _handles.get(model, [])):
-            live.remove(self)
-            if not live:
-                del _handles[model]
+        for owner in before - self._owning():
+            _handles[owner].remove(self)
+            if not _handles[owner]:
+                del _handles[owner]
+
+    def _owning(self) -> set[nn.Module]:
+        """The modules, as far as they exist, that own what this handle touches."""
+        return {m for owners in self._owners.values() for reference in owners.values() if (m := reference())}
 
 
 def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Sequence[float] | None) -> tuple[float, ...]:
     if alpha is None:
         return tuple(s.config.recommended_alpha for s in signatures)
-    values = tuple(alpha) if isinstance(alpha, Sequence) else (alpha,) * len(signatures)
+    several = isinstance(alpha, Sequence) and not isinstance(alpha, (str, bytes))
+    values = tuple(alpha) if several else (alpha,) * len(signatures)  # type: ignore[arg-type]
     if len(values) != len(signatures):
         raise ValueError(f"{len(signatures)} signatures but {len(values)} values of alpha")
-    for signature, value in zip(signatures, values, strict=True):
-        _check_strength(signature.config.corruption.name, value)
-    return tuple(float(v) for v in values)
-
-
-def _check_strength(name: str, alpha: float) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not math.isfinite(alpha):
-        raise ValueError(f"alpha of {name!r} must be a finite number, found {alpha!r}")
+    return tuple(strength(v, s.config.corruption.name) for s, v in zip(signatures, values, strict=True))
 
 
 def _places(

@@ -115,6 +115,9 @@ class PatchPlan:
         """The whole report, for people."""
         return "\n".join([f"plan for {self.target}", *(s.explain() for s in self.signatures)])
 
+    def __str__(self) -> str:
+        return self.explain()
+
     def require(self) -> PatchPlan:
         """This plan, if everything fits.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from rws_hub import kinship
+from rws_hub import kinship, storage
 from rws_hub.names import Shape
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.resolve import Match, Piece, match
@@ -41,6 +41,7 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature) -> PatchP
         >>> plan_patch(model, fog).ok
         True
     """
+    require_signatures(signatures)
     if isinstance(model, nn.Module):
         plan = plan_module(model, signatures)
         tensors = live_tensors(model)
@@ -57,10 +58,20 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature) -> PatchP
     return dataclasses.replace(plan, signatures=tuple(judged))
 
 
+def require_signatures(found: Sequence[object]) -> None:
+    """Refuse anything else, with a hint for those who pass an id or a list."""
+    for each in found:
+        if not isinstance(each, RobustWeightSignature):
+            raise TypeError(
+                f"expected a RobustWeightSignature, found {type(each).__name__}; load one with "
+                "RobustWeightSignature.from_pretrained(folder_or_hub_id)"
+            )
+
+
 def plan_module(model: nn.Module, signatures: Sequence[RobustWeightSignature]) -> PatchPlan:
     """`plan_patch` of a live module without judging kinship: names and shapes only, no value is read."""
     tensors = live_tensors(model)
-    layout = {n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point()}
+    layout = {n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point() and t.numel()}
     label = type(model).__name__
     return PatchPlan(label, tuple(_plan_one(layout, tensors, label, s) for s in signatures))
 
@@ -92,7 +103,7 @@ def _plan_one(
     if not rejected:
         rejected = [r for n in grouped if n in tensors for r in _unusable(n, tensors[n])]
     if not rejected:
-        bindings, rejected = _once_per_storage(bindings, tensors, signature)
+        bindings, rejected = _once_per_storage(bindings, best, tensors, signature)
     return SignaturePlan(
         name=signature.config.corruption.name,
         family=backbone.family,
@@ -137,30 +148,36 @@ def _unusable(name: str, tensor: torch.Tensor) -> list[Rejection]:
         why = f"it is a {type(tensor).__name__}; only plain dense tensors can be patched"
     elif tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
         why = f"it is {tensor.layout}, {tensor.dtype}; expected a dense fp16, bf16, fp32 or fp64 tensor"
-    elif any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        why = "it is an expanded view, whose elements share memory; clone it first"
+    elif storage.overlaps_itself(tensor):
+        why = "some of its elements share memory (an expanded view, say); clone it first"
     return [Rejection("unusable", name, why)] if why else []
 
 
 def _once_per_storage(
-    bindings: list[Binding], tensors: Mapping[str, torch.Tensor], signature: RobustWeightSignature
+    bindings: list[Binding], place: Match, tensors: Mapping[str, torch.Tensor], signature: RobustWeightSignature
 ) -> tuple[list[Binding], list[Rejection]]:
-    """Tied tensors are patched once. Two different deltas for one storage have no right answer."""
-    owners: dict[tuple[object, ...], Binding] = {}
+    """Tied tensors are patched once, and nothing but what the signature touches may change with them."""
+    if not tensors:
+        return bindings, []  # a file or a state dict: every name has its own values there
+    extents = {n: e for n, t in tensors.items() if (e := storage.extent(t)) is not None}
+    touched = {p.model for p in place.pieces}
+    kept: dict[str, Binding] = {}
     rejected: list[Rejection] = []
-    kept: list[Binding] = []
     for binding in bindings:
-        tensor = tensors.get(binding.model)
-        if tensor is None:
-            kept.append(binding)
-            continue
-        first = owners.setdefault((tensor.device, tensor.data_ptr()), binding)
-        if first is binding:
-            kept.append(binding)
-        elif not _equal_deltas(first, binding, signature):
+        own = extents.get(binding.model)
+        first = kept.setdefault(binding.model, binding)
+        if first is not binding and not _equal_deltas(first, binding, signature):
             detail = f"it shares its storage with {first.model}, and the signature holds different deltas for the two"
             rejected.append(Rejection("unusable", binding.pieces[0].model, detail))
-    return kept, rejected
+        for name, other in extents.items():
+            if own is None or name == binding.model or not own.touches(other):
+                continue
+            if not own.same(other):
+                rejected.append(Rejection("unusable", binding.model, f"it shares some of its memory with {name}"))
+            elif name in place.body and name not in touched:
+                detail = f"it shares its storage with {name}, which the signature does not touch"
+                rejected.append(Rejection("unusable", binding.model, detail))
+    return list(kept.values()), rejected
 
 
 def _equal_deltas(a: Binding, b: Binding, signature: RobustWeightSignature) -> bool:
@@ -177,9 +194,8 @@ def _first_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def _identity(tensor: torch.Tensor) -> object:
-    if tensor.is_meta or not tensor.numel() or type(tensor).__name__ not in _PLAIN or tensor.layout != torch.strided:
-        return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
+    found = storage.extent(tensor)
+    return id(tensor) if found is None else found
 
 
 def _similarity(bindings: Sequence[Binding], weights: Weights, signature: RobustWeightSignature) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rws_hub.names import Family, Layout, Row, Shape, families
@@ -116,11 +116,21 @@ def _ordered(family: Family, body: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def _identity(plain: Layout, actual: Mapping[str, str]) -> Recognition:
-    prefix = ""
-    while any(all(n.startswith(f"{prefix}{w}.") for n in plain) for w in _WRAPPERS):
-        prefix += next(f"{w}." for w in _WRAPPERS if all(n.startswith(f"{prefix}{w}.") for n in plain))
+    prefix = _wrapping(plain)
     own = {n.removeprefix(prefix): s for n, s in plain.items()}
     body = {n: s for n, s in own.items() if n.split(".")[0] not in HEADS}
     head = {n: s for n, s in own.items() if n not in body}
     pieces = tuple(Piece(n, (0, r), actual[prefix + n], (0, r)) for n, s in body.items() for r in [s[0] if s else 1])
     return Recognition(IDENTITY, IDENTITY, prefix, body, head, pieces)
+
+
+def _wrapping(names: Iterable[str]) -> str:
+    """What stands before every name and is no part of the backbone: a wrapper, or whatever a head is found behind."""
+    parts = [n.split(".") for n in names]
+    depth = 0
+    while len({tuple(p[: depth + 1]) for p in parts}) == 1 and min(map(len, parts)) > depth + 1:
+        inside = {p[depth + 1] for p in parts}
+        if parts[0][depth] not in _WRAPPERS and not inside & HEADS:
+            break
+        depth += 1
+    return "".join(f"{part}." for part in parts[0][:depth])

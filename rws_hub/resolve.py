@@ -36,7 +36,8 @@ class Match:
     """One place in a model where a backbone's names were looked for.
 
     `missing` and `unexpected` are the model's spellings; `mismatched` are canonical names of touched
-    tensors; `resized` are canonical names of untouched ones (another input size, say), which is fine.
+    tensors; `resized` are canonical names of untouched ones (another input size, say), which is fine. `body`
+    holds the model's names of the whole backbone, touched or not.
     """
 
     dialect: str
@@ -46,6 +47,7 @@ class Match:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     resized: tuple[str, ...]
+    body: frozenset[str]
 
     @property
     def fits(self) -> bool:
@@ -90,7 +92,7 @@ def match(family: str, body: Layout, touched: Iterable[str], target: Layout) -> 
     if places:
         return places
     everything = tuple(sorted(body))
-    return [Match(table.canonical if table else IDENTITY, "", (), everything, (), (), ())]
+    return [Match(table.canonical if table else IDENTITY, "", (), everything, (), (), (), frozenset())]
 
 
 def spell(table: Family | None, dialect: str, name: str, shape: Shape) -> list[Piece]:
@@ -168,6 +170,7 @@ def _place(
         unexpected=tuple(sorted(n for n in plain if n not in names and _is_body(table, dialect, prefix, n))),
         mismatched=tuple(sorted(wrong & touched)),
         resized=tuple(sorted(wrong - touched)),
+        body=frozenset(actual[n] for n in names if n in plain),
     )
 
 

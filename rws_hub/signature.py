@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ import torch
 from rws_hub import artifact, codec, contents, hub
 from rws_hub._version import __version__
 from rws_hub.codec import Packed
-from rws_hub.config import check_labels, parse_config
+from rws_hub.config import check_labels, parse_config, strength
 from rws_hub.errors import ExtractionError
 from rws_hub.extract import Trio, executed_modules, extract
 from rws_hub.identity import describe_backbone
@@ -34,7 +34,7 @@ from rws_hub.spec import (
 )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class RobustWeightSignature:
     """The quantized weight difference that makes one kind of model robust to one corruption.
 
@@ -52,8 +52,8 @@ class RobustWeightSignature:
     """
 
     config: SignatureConfig
-    tensors: Mapping[str, Packed] = field(repr=False)
-    data: Data = field(repr=False)
+    tensors: Mapping[str, Packed]
+    data: Data
 
     @classmethod
     def from_pretrained(
@@ -137,14 +137,13 @@ class RobustWeightSignature:
         Raises:
             CheckpointError, ExtractionError: naming the tensor, what was expected and what was found.
         """
-        if bits not in (2, 3, 4, 5, 6, 7, 8, 32):
-            raise ExtractionError(f"bits={bits!r}: expected 2 to 8, or 32 for plain float32")
+        if type(bits) is not int or bits not in (2, 3, 4, 5, 6, 7, 8, 32):
+            raise ExtractionError(f"bits={bits!r}: expected a whole number from 2 to 8, or 32 for plain float32")
         if batchnorm not in ("delta", "none"):
             raise ExtractionError(f"batchnorm={batchnorm!r}: expected 'delta' or 'none'")
-        if not math.isfinite(alpha):
-            raise ExtractionError(f"alpha={alpha!r}: expected a finite number")
         about = Corruption(corruption, severity, dataset)
         try:
+            alpha = strength(alpha, corruption)
             check_labels(license, about, base_model, base_revision)
         except ValueError as error:
             raise ExtractionError(str(error).removeprefix("config.json: ")) from error
@@ -164,7 +163,7 @@ class RobustWeightSignature:
             description=description,
             license=license,
             corruption=about,
-            recommended_alpha=float(alpha),
+            recommended_alpha=alpha,
             relative_error=found.relative_error,
             backbone=describe_backbone(standard, trio.standard.recognition, base_model, base_revision),
             sources=found.sources,
@@ -188,6 +187,21 @@ class RobustWeightSignature:
         except ValueError as error:
             raise ExtractionError(str(error).removeprefix("config.json: ")) from error
         return cls(config, payload_tensors(payload, config), payload)
+
+    def __repr__(self) -> str:
+        what = f"{self.config.corruption.name} for {self.config.backbone.architecture}"
+        return f"<RobustWeightSignature {what}: {len(self.tensors)} tensors, {self.nbytes:,} bytes>"
+
+    def __eq__(self, other: object) -> bool:
+        # The config holds the digest of the payload, so equal configs are equal signatures.
+        return isinstance(other, RobustWeightSignature) and self.config == other.config
+
+    def __hash__(self) -> int:
+        return hash(self.config.digest)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Copies and pickles are read from the bytes again, verified, and share no memory.
+        return _restore, (self.config, self.payload)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -271,3 +285,8 @@ class RobustWeightSignature:
             commit_message=commit_message,
             create_pr=create_pr,
         )
+
+
+def _restore(config: SignatureConfig, payload: bytes) -> RobustWeightSignature:
+    data = bytearray(payload)
+    return RobustWeightSignature(config, read_payload(data, config), data)

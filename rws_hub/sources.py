@@ -43,11 +43,6 @@ class Weights:
     layout: Mapping[str, Shape]
     rows: Callable[[str, int, int], torch.Tensor]
 
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor, whole."""
-        shape = self.layout[name]
-        return self.rows(name, 0, shape[0] if shape else 1)
-
 
 def open_weights(source: WeightsLike, label: str) -> Weights:
     """Open a module, a state dict or a path to (sharded) safetensors, reading nothing but names and shapes.
@@ -148,12 +143,14 @@ def _from_tensors(tensors: Mapping[str, torch.Tensor], label: str) -> Weights:
     kept: dict[str, torch.Tensor] = {}
     seen: set[tuple[object, ...]] = set()
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{label}: tensors must go by names, found the key {name!r}")
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.numel():
             continue
         if tensor.is_meta:
             raise CheckpointError(f"{label}: {name} is on the meta device and holds no values; load the weights first")
         key = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
-        if tensor.numel() and key in seen:
+        if key in seen:
             continue  # a second name of a shared tensor
         seen.add(key)
         kept[name] = tensor

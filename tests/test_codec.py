@@ -10,13 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rws_hub import codec
-from rws_hub.codec import MIN_ROW, Packed, check_values, pack, pack_bits, packed_bytes, relative_error, unpack
+from rws_hub.codec import MIN_ROW, Packed, check_values, encode, pack_bits, packed_bytes, relative_error, unpack
 from rws_hub.codec import unpack_bits as unpack_codes
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.spec import Codec, TensorFacts
 
 BITS = range(2, 9)
 bits_of = st.sampled_from(BITS)
+
+
+def pack(delta, bits):
+    """One delta, given whole."""
+    return encode(tuple(delta.shape), [delta], bits).packed
 
 
 def noise(*shape, scale=1.0, seed=0):
@@ -164,12 +169,6 @@ def test_more_bits_mean_less_error():
     assert errors[-1] < 0.01
 
 
-def test_a_strided_half_precision_delta_is_packed_by_its_values():
-    delta = noise(40, 6).half().T.requires_grad_()
-    plain = delta.detach().float().contiguous()
-    assert torch.equal(unpack(pack(delta, 4), 4), unpack(pack(plain, 4), 4))
-
-
 @pytest.mark.parametrize("bits", BITS)
 def test_decoding_is_one_product_of_two_exact_numbers(bits):
     delta = noise(6, 33, scale=1e-3)
@@ -214,3 +213,13 @@ def test_the_size_of_the_blocks_of_work_decides_nothing(block, shape, bits, monk
     assert all(torch.equal(blocked.parts[k], v) for k, v in whole.parts.items())
     assert torch.equal(unpack(blocked, bits), decoded)
     assert relative_error(delta, decoded) == pytest.approx(error, rel=1e-12)
+
+
+@given(st.integers(2, 40), st.integers(32, 80), st.integers(1, 40), bits_of)
+def test_blocks_of_any_number_of_rows_give_the_same(rows, columns, step, bits):
+    delta = noise(rows, columns)
+    whole = encode((rows, columns), [delta], bits)
+    parts = encode((rows, columns), delta.split(step), bits)
+    assert all(torch.equal(part, parts.packed.parts[n]) for n, part in whole.packed.parts.items())
+    assert parts.relative_error == pytest.approx(whole.relative_error, rel=1e-9)
+    assert whole.relative_error == pytest.approx(relative_error(delta, unpack(whole.packed, bits)), rel=1e-6)

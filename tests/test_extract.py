@@ -183,7 +183,7 @@ class NotAResNet(nn.Module):
         (other_depth, r"standard has no tensor layer4\.1\.\S+; the checkpoints must be of one architecture"),
         (lambda: tiny_resnet(channels=[8, 16, 32, 48]), r"layer4\.\S+: standard has shape \[64.*\], robust \[48"),
         (tiny_vit, "standard is of family 'resnet', robust of 'vit'"),
-        (NotAResNet, "standard is of family 'resnet', robust of 'identity'"),
+        (NotAResNet, "robust has no tensor bn1.bias; the"),
     ],
 )
 def test_another_architecture_is_refused(other, message):
@@ -206,13 +206,19 @@ def test_identical_models_hold_nothing_to_extract():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"bits": 1}, "bits=1: expected 2 to 8"),
-        ({"bits": 16}, "bits=16: expected 2 to 8"),
+        ({"bits": 1}, "bits=1: expected a whole number from 2 to 8"),
+        ({"bits": 16}, "bits=16: expected a whole number from 2 to 8"),
         ({"batchnorm": "keep"}, "batchnorm='keep': expected 'delta' or 'none'"),
-        ({"alpha": float("nan")}, "alpha=nan: expected a finite number"),
-        ({"alpha": float("inf")}, "alpha=inf: expected a finite number"),
+        ({"alpha": float("nan")}, "alpha of 'fog' must be a finite number, found nan"),
+        ({"alpha": float("inf")}, "alpha of 'fog' must be a finite number, found inf"),
         ({"severity": 6}, "severity must be 1 to 5, found 6"),
         ({"severity": 2.5}, "severity"),
+        ({"severity": "5"}, "severity"),
+        ({"bits": 4.0}, "bits=4.0"),
+        ({"license": 3}, "license must be one plain word"),
+        ({"dataset": 3}, "dataset must be text"),
+        ({"alpha": "1"}, "alpha of 'fog' must be a plain number"),
+        ({"layers": [1]}, "1 is no name pattern"),
         ({"corruption": "fog and rain"}, "corruption.name must be one plain word"),
         ({"license": ""}, "license must be one plain word"),
         ({"dataset": "../x"}, "dataset must be one word or a Hub id"),
@@ -225,3 +231,23 @@ def test_what_could_not_be_loaded_again_is_not_made(option, message):
     standard = tiny_resnet()
     with pytest.raises(ExtractionError, match=message):
         extract(standard, perturbed(standard, 0.1, 1), **{"layers": 1, **option})
+
+
+def test_one_tensor_too_many_is_named():
+    standard = tiny_resnet()
+    robust = perturbed(standard, 0.1, 1).state_dict() | {"layer1.0.extra.weight": torch.zeros(3, 3)}
+    with pytest.raises(ExtractionError, match=r"standard has no tensor layer1\.0\.extra\.weight; the"):
+        extract(standard, robust)
+
+
+def test_nothing_is_called_projected_where_there_was_no_direction():
+    standard = tiny_resnet()
+    facts = extract(standard, perturbed(standard, 0.1, 1), pretrained=standard).config.tensors
+    assert not any(f.projected for f in facts.values())
+
+
+def test_the_default_device_does_not_matter():
+    standard, robust = tiny_resnet(), perturbed(tiny_resnet(), 0.1, 1)
+    expected = extract(standard, robust)
+    with torch.device("meta"):
+        assert extract(standard, robust).payload == expected.payload

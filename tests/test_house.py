@@ -35,6 +35,7 @@ ORDER = [
     "payload",
     "sources",
     "kinship",
+    "storage",
     "layers",
     "extract",
     "identity",

@@ -210,7 +210,7 @@ def with_odd_weight(make):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: expanded(tiny_resnet()), "it is an expanded view, whose elements share memory; clone it first"),
+        (lambda: expanded(tiny_resnet()), "some of its elements share memory (an expanded view, say); clone it first"),
         (lambda: with_odd_weight(lambda w: w.to(torch.float8_e4m3fn)), "it is torch.strided, torch.float8_e4m3fn"),
         (lambda: with_odd_weight(lambda w: w.to_sparse()), "it is torch.sparse_coo"),
         (lambda: with_odd_weight(lambda w: w.mul(10).to(torch.int8)), "this model does not"),

@@ -1,5 +1,8 @@
 """The signature as an object: what it says about itself, and what it is on disk."""
 
+import copy
+import pickle
+
 import pytest
 import timm
 import torch
@@ -95,3 +98,18 @@ def test_four_bits_take_at_most_a_seventh_of_single_precision(tmp_path):
         sizes[bits] = sum((tmp_path / str(bits) / file).stat().st_size for file in FILES[1:])
         assert sizes[bits] == signature.nbytes
     assert sizes[4] * 7 <= sizes[32]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_copies_and_pickles_are_equal_and_share_no_memory(duplicate):
+    signature = tiny_signature()
+    other = duplicate(signature)
+    assert other == signature and hash(other) == hash(signature) and other.payload == signature.payload
+    name = signature.names[0]
+    assert torch.equal(other.delta(name), signature.delta(name))
+    assert other != tiny_signature(seed=7) and other != "fog"
+
+
+def test_a_signature_prints_as_one_line():
+    assert repr(tiny_signature()).startswith("<RobustWeightSignature fog for resnet18: ")
+    assert len(repr(tiny_signature())) < 120

@@ -176,3 +176,14 @@ def written(path: Path, data: bytes) -> Path:
 def test_what_cannot_be_read_as_weights_is_refused(make, message, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         extract(standard=make(tmp_path), robust=tiny_resnet())
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "module.backbone."])
+def test_a_head_is_found_behind_any_prefix(prefix):
+    state = {f"{prefix}{n}": torch.ones(2, 2) for n in ("stem.weight", "deep.weight", "classifier.weight")}
+    found = canonical_weights(open_weights(state, "it")).recognition
+    assert (found.prefix, set(found.body), set(found.head)) == (
+        prefix,
+        {"stem.weight", "deep.weight"},
+        {"classifier.weight"},
+    )

@@ -62,20 +62,54 @@ def test_a_signature_of_a_tied_model_fits_it():
     assert plan_patch(model.state_dict(), signature).ok
 
 
-def test_two_signatures_may_reach_a_shared_parameter_by_different_names():
+def test_a_touched_tensor_tied_to_an_untouched_one_is_refused():
     start = untied({"a.weight": 1, "b.weight": 1})
     by_a = extract(start, untied({"a.weight": 2}), ["a.*"], "fog")
-    by_b = extract(start, untied({"b.weight": 4}), ["b.*"], "noise")
     model = seeded(Tied, 0)
     clean = bits(model)
-    p = patch(model, by_a, by_b)
-    both = bits(model)
-    p.remove("fog")
-    p.add(by_a)
-    assert bits(model) == both
-    p.remove("noise")
+    with pytest.raises(IncompatibleModelError, match=r"a\.weight \(it shares its storage with b\.weight, which the"):
+        patch(model, by_a)
+    assert changed(clean, model) == set()
+
+
+def test_a_deeper_layer_tied_to_a_touched_one_is_refused():
+    fog = tiny_signature(layers=["layer2.0.conv2.weight"])
+    tied = tiny_resnet()
+    tied.layer2[0].bn2.weight = tied.layer2[0].bn1.weight
+    assert plan_patch(tied, fog).ok  # neither of the two is touched
+    by_norm = tiny_signature(layers=["layer2.0.bn1.weight"])
+    assert "which the signature does not touch" in plan_patch(tied, by_norm).explain()
+
+
+@pytest.mark.parametrize("offset", [50, 0])
+def test_partly_shared_memory_is_refused(offset):
+    model = tiny_resnet()
+    a, b = model.layer1[0].conv1.weight, model.layer1[0].conv2.weight
+    memory = torch.randn(a.numel() + b.numel())
+    a.data = memory[: a.numel()].view(a.shape)
+    b.data = memory[offset : offset + b.numel()].view(b.shape)
+    plan = plan_patch(model, tiny_signature(layers=["layer1.0.conv1.weight"]))
+    assert not plan.ok and "shares some of its memory with layer1.0.conv2.weight" in plan.explain()
+
+
+def test_a_tensor_that_overlaps_itself_is_refused():
+    model = tiny_resnet()
+    shape = model.conv1.weight.shape
+    model.conv1.weight.data = torch.randn(100_000).as_strided(shape, (100, 40, 6, 1))
+    assert "some of its elements share memory" in plan_patch(model, tiny_signature(layers=1)).explain()
+
+
+def test_two_models_that_share_memory_are_not_patched_both():
+    fog = tiny_signature(layers=1)
+    model, other = tiny_resnet(), tiny_resnet()
+    other.load_state_dict(model.state_dict(), assign=True)
+    clean = bits(model)
+    p = patch(model, fog)
+    with pytest.raises(PatchStateError, match="shares its memory with"):
+        patch(other, fog)
     p.unpatch()
     assert changed(clean, model) == set()
+    patch(other, fog).unpatch()
 
 
 def test_a_backbone_that_goes_by_two_names_is_one_backbone():
