@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
 from rws_hub.anchors import Delta, compose
-from rws_hub.artifact import scratch_folder
+from rws_hub.artifact import give_usual_mode, scratch_folder, why_not_new
 from rws_hub.errors import CheckpointError, PatchStateError
 from rws_hub.plan import PatchPlan
 from rws_hub.planner import plan_patch
@@ -30,26 +32,31 @@ def apply_to_checkpoint(
 ) -> PatchPlan:
     """Write a patched copy of a (sharded) safetensors checkpoint.
 
-    Every tensor keeps its name, dtype and shard; untouched ones keep their bytes.
+    Every tensor keeps its name, dtype and shard; a file in which nothing changes keeps its bytes. Same source,
+    signatures and strengths, same bytes.
 
     Args:
         source: a .safetensors file, an index, or a folder with one of them.
         signatures: what to add.
         alphas: one finite strength for each.
-        out: a file to write if the source is one file, otherwise a folder; must not exist yet.
+        out: a .safetensors file to write if the source is one file, otherwise a folder; must not exist yet.
         progress: show a progress bar on stderr.
 
     Returns:
         The plan that was carried out.
 
     Raises:
-        CheckpointError: the source is not safetensors, or `out` exists.
+        CheckpointError: the source is not safetensors or cannot be read, or `out` exists or cannot be written.
         IncompatibleModelError: a signature does not fit; nothing was written.
         PatchStateError: one signature twice, or a strength that overflows the weights; nothing was written.
         ValueError: a strength that is not a finite number.
     """
-    if out.exists():
-        raise CheckpointError(f"{out} exists already; choose another name (nothing is ever overwritten)")
+    if reason := why_not_new(out):
+        raise CheckpointError(f"{out} {reason}; choose another name (nothing is ever overwritten)")
+    files = checkpoint_files(source)
+    single = source in files
+    if single and out.suffix != ".safetensors":
+        raise CheckpointError(f"{out}: the patched copy of one file is one file; give it a name in .safetensors")
     if bad := [a for a in alphas if not math.isfinite(a)]:
         raise ValueError(f"alpha must be a finite number, found {bad[0]}")
     if len({s.config.digest for s in signatures}) < len(signatures):
@@ -60,30 +67,59 @@ def apply_to_checkpoint(
         for binding in planned.bindings:
             order = signature.config.digest
             deltas.setdefault(binding.model, {})[order] = Delta(order, binding.model, signature, binding.pieces, alpha)
-    files = checkpoint_files(source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(out.parent, out.name) as scratch:
+    with _explained(f"{out}: cannot be written"), scratch_folder(out.parent, out.name) as scratch:
         for file in tqdm(files, desc="patching", unit="file", disable=not progress, leave=False):
             _patch_file(file, deltas, scratch / file.name)
-        if source.is_file() and not source.name.endswith(INDEX_SUFFIX):
+        if single:
             (scratch / source.name).rename(out)
         else:
-            _copy_companions(source if source.is_dir() else source.parent, scratch)
+            _copy_companions(source, scratch)
             scratch.rename(out)
     return plan
 
 
 def _patch_file(file: Path, deltas: dict[str, dict[str, Delta]], target: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
-    with safe_open(file, framework="pt", backend="pread") as handle:
+    with _explained(f"{file}: cannot be read"), safe_open(file, framework="pt", backend="pread") as handle:
         metadata = handle.metadata()
-        for name in handle.keys():
-            tensor = handle.get_tensor(name)
-            tensors[name] = compose(tensor, deltas[name], name) if name in deltas else tensor
-    save_file(tensors, target, metadata)
+        names = handle.keys()
+        if any(d.alpha for name in names for d in deltas.get(name, {}).values()):
+            for name in names:
+                tensor = handle.get_tensor(name)
+                tensors[name] = compose(tensor, deltas[name], name) if name in deltas else tensor
+    if tensors:
+        save_file(tensors, target, metadata)
+        _settle(target)
+    else:
+        shutil.copyfile(file, target)
 
 
-def _copy_companions(folder: Path, target: Path) -> None:
-    """The index and other JSON beside the shards (config, preprocessing), so that the copy loads as the original."""
-    for file in sorted(folder.glob("*.json")):
-        shutil.copyfile(file, target / file.name)
+def _settle(file: Path) -> None:
+    """Put right what safetensors leaves open: the order of the metadata is random, the mode is 0600."""
+    with file.open("r+b") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        handle.seek(8)
+        handle.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
+    give_usual_mode(file)
+
+
+def _copy_companions(source: Path, target: Path) -> None:
+    """The index and other JSON beside the shards (config, preprocessing), so that the copy loads as the original.
+
+    An index of other shards stays behind: they are not in the copy.
+    """
+    for file in sorted((source if source.is_dir() else source.parent).glob("*.json")):
+        other = file.name.endswith(INDEX_SUFFIX) and source.is_file() and file.name != source.name
+        if file.is_file() and not other:
+            shutil.copyfile(file, target / file.name)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{what} ({error})") from error

@@ -6,6 +6,7 @@ Needs no torch and no Hub client, so that `rws info` stays fast.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -32,19 +33,33 @@ FIGURES = "figures"
 
 
 def local_folder(source: str | Path, revision: str | None, subfolder: str | None) -> Path | None:
-    """The local folder that `source` means, or None if there is none of that name.
+    """The local folder that `source` means, or None if there is none of that name; subfolder="" means none.
 
     Raises:
+        NotASignatureError: a local file.
         ArtifactError: a subfolder that points elsewhere, or a revision of a local folder.
     """
-    if subfolder is not None and not _is_plain(subfolder):
-        raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
+    require_plain(subfolder)
     folder = Path(source)
-    if str(source) == "" or not folder.is_dir():
+    try:
+        if folder.is_file():
+            raise NotASignatureError(f"{folder} is a file; name the folder that holds it")
+        if str(source) == "" or not folder.is_dir():
+            return None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return None
     if revision is not None:
         raise ArtifactError(f"{folder} is a local folder; revision={revision!r} has no meaning there")
     return folder / subfolder if subfolder else folder
+
+
+def require_plain(subfolder: str | None) -> None:
+    """Refuse a subfolder that points elsewhere."""
+    path = PurePosixPath(subfolder or "none")
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in str(path):
+        raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
 
 
 def read_config(folder: Path) -> SignatureConfig:
@@ -147,7 +162,6 @@ def decode_card(data: bytes, where: str) -> str:
 def write_files(folder: Path, files: Mapping[str, Data]) -> None:
     """Write files into a folder, each one whole or not at all; a new folder whole or not at all."""
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(folder.parent, folder.name) as scratch:
             for path, data in files.items():
                 _write(scratch / path, data)
@@ -165,13 +179,34 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder beside the target (same file system, so that a rename is atomic), removed if it is still there."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=parent))
+    """A folder beside the target (same file system, so that a rename is atomic), removed if it is still there.
+
+    Missing parents are made, and go again if nothing was put into them.
+    """
+    made = [p for p in (parent, *parent.parents) if not p.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent))
     scratch.chmod(0o777 & ~_umask())
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # it holds what was written
+                folder.rmdir()
+
+
+def why_not_new(path: Path) -> str | None:
+    """Why nothing new can be made at a path, found before the work is done; None if nothing speaks against it."""
+    if path.exists() or path.is_symlink():
+        return "exists already"
+    parent = next(p for p in path.absolute().parents if p.exists())
+    return None if parent.is_dir() else f"cannot be made, since {parent} is a file"
+
+
+def give_usual_mode(file: Path) -> None:
+    """The mode of any new file, for one that was made for its owner's eyes only."""
+    file.chmod(0o666 & ~_umask())
 
 
 def _write(file: Path, data: Data) -> None:
@@ -186,8 +221,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _is_plain(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path

@@ -16,7 +16,7 @@ import jinja2
 import yaml
 from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
 
-from rws_hub.card_merge import YAML_WIDTH, seal
+from rws_hub.card_merge import PIPELINE_TAG, YAML_WIDTH, seal
 from rws_hub.config import check_config, is_repo_id
 from rws_hub.errors import CardError
 from rws_hub.results import OWN_CLEAN_MODEL, Evaluation, Results
@@ -96,7 +96,7 @@ def front_matter(config: SignatureConfig, results: Results | None) -> str:
     if backbone.repo_id is not None:
         data |= {"base_model": backbone.repo_id, "base_model_relation": "adapter"}
         tags.append(f"base_model:adapter:{backbone.repo_id}")
-    data |= {"pipeline_tag": "image-classification", "tags": list(dict.fromkeys(tags))}
+    data |= {"pipeline_tag": PIPELINE_TAG, "tags": list(dict.fromkeys(tags))}
     if datasets:
         data["datasets"] = datasets
     if evaluations:

@@ -1,7 +1,8 @@
 """The generated block of a card, and how it comes into a card that people have written in.
 
-A person owns everything outside the markers and every metadata key that we do not write. What they wrote
-between the markers is recognised by digests and moved below the block; nothing of theirs is ever lost.
+A person owns everything outside the markers, the pipeline tag and every metadata key that we do not write; the
+other keys state facts, which are ours. What they wrote between the markers is recognised by digests and moved
+below the block; no text of theirs is ever lost.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _SEPARATOR = re.compile(r"\|[\s:|-]+")
 # Values of these keys are sets: ours and theirs together. Any other key has one owner.
 _UNITED = ("tags", "datasets", "metrics")
 _SEQUENCE = "tag:yaml.org,2002:seq"
+_NULL = "tag:yaml.org,2002:null"
+# What is written where no person chose another; so this value is never taken for a person's.
+PIPELINE_TAG = "image-classification"
 _BASE_MODEL_TAG = "base_model:adapter:"
 # Metadata is written with one line per value, however long.
 YAML_WIDTH = 10**6
@@ -50,8 +54,9 @@ def merge_card(new: str, existing: str) -> str:
     """Put the generated parts of `new` into `existing`, keeping what people wrote in either.
 
     Text outside the markers stays where it is; if `existing` has no markers, the block comes after its text.
-    Metadata keys that we do not write stay, word for word (YAML comments cannot be kept); tags, datasets and
-    metrics are united; model-index entries of other names stay; otherwise our keys win. If someone edited
+    Metadata keys that we do not write and another pipeline_tag stay, word for word (YAML comments cannot be
+    kept); tags, datasets and metrics are united; model-index entries of other names stay; another licence is
+    refused; the other keys that we write are facts, and ours win. If someone edited
     inside the block, the paragraphs, list items, table rows and code blocks that are theirs move to a section
     "Notes kept from the previous card" below it. Line ends are those of `existing`.
 
@@ -62,8 +67,8 @@ def merge_card(new: str, existing: str) -> str:
         existing: any README.md.
 
     Raises:
-        CardError: the metadata of `existing` is not a YAML mapping or its markers are damaged. It is never
-            overwritten then.
+        CardError: the metadata of `existing` is not a YAML mapping or states another licence, or its markers
+            are damaged. It is never overwritten then.
     """
     ours, theirs = _parse(new, "the new card"), _parse(existing, "the existing card")
     if ours.block is None:
@@ -148,6 +153,10 @@ def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:
     """Nodes, not values: YAML would read a person's `language: no` as false, and write it back as that."""
     merged = {key.value: (key, value) for key, value in ours.metadata}
     for key, value in theirs.metadata:
+        if key.value == "license" and key.value in merged:
+            _require_same_licence(merged[key.value][1], value)
+        if key.value == "pipeline_tag" and value.tag != _NULL and value.value != PIPELINE_TAG:
+            merged[key.value] = (key, value)
         if key.value in _UNITED and key.value in merged:
             merged[key.value] = (key, _united(merged[key.value][1], value, key.value))
         merged.setdefault(key.value, (key, value))
@@ -163,6 +172,16 @@ def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:
     return MappingNode("tag:yaml.org,2002:map", list(merged.values()), flow_style=False)
 
 
+def _require_same_licence(ours: Node, theirs: Node) -> None:
+    """A licence is a promise of people: neither side's may silently become the other's."""
+    found = [n.value for n in _scalars(theirs, "license")]
+    if any(licence.casefold() != str(ours.value).casefold() for licence in found):
+        raise CardError(
+            f"the existing card says license: {', '.join(found)}, but the signature's licence is {ours.value}; nothing "
+            "was written. Edit the licence in the card, or make the signature with that licence"
+        )
+
+
 def _united(ours: Node, theirs: Node, key: str) -> SequenceNode:
     nodes = _scalars(ours, key)
     replaced = any(n.value.startswith(_BASE_MODEL_TAG) for n in nodes)
@@ -174,7 +193,7 @@ def _united(ours: Node, theirs: Node, key: str) -> SequenceNode:
 
 
 def _scalars(node: Node, key: str) -> list[ScalarNode]:
-    if node.tag == "tag:yaml.org,2002:null":
+    if node.tag == _NULL:
         return []
     items = node.value if isinstance(node, SequenceNode) else [node]
     words = [item for item in items if isinstance(item, ScalarNode)]

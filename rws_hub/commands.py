@@ -48,10 +48,11 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _extract(arguments: argparse.Namespace) -> None:
+    from rws_hub.artifact import why_not_new
     from rws_hub.signature import RobustWeightSignature
 
-    if arguments.out.exists():
-        raise CheckpointError(f"{arguments.out} exists already; choose another folder")
+    if reason := why_not_new(arguments.out):
+        raise CheckpointError(f"{arguments.out} {reason}; choose another folder")
     signature = RobustWeightSignature.extract(
         standard=arguments.standard,
         robust=arguments.robust,
@@ -92,12 +93,12 @@ def _apply(arguments: argparse.Namespace) -> None:
     signature = _load(arguments)
     alpha = signature.config.recommended_alpha if arguments.alpha is None else arguments.alpha
     plan = apply_to_checkpoint(arguments.model, [signature], [alpha], arguments.out, progress=not arguments.json)
-    touched = plan.signatures[0].touched
+    changed = plan.signatures[0].touched if alpha else 0
     if arguments.json:
-        _print_json({"out": str(arguments.out), "alpha": alpha, **_plan_json(plan)})
+        _print_json({"out": str(arguments.out), "alpha": alpha, "changed": changed, **_plan_json(plan)})
     else:
         name = signature.config.corruption.name
-        print(f"{arguments.out}: patched with {name} at alpha {alpha:g}, {touched:,} weights and statistics changed")
+        print(f"{arguments.out}: patched with {name} at alpha {alpha:g}, {changed:,} weights and statistics changed")
 
 
 def _card(arguments: argparse.Namespace) -> None:
@@ -131,8 +132,8 @@ def _pull(arguments: argparse.Namespace) -> None:
     from rws_hub import artifact, hub
 
     out = arguments.out or Path(arguments.repo_id.rpartition("/")[2])
-    if out.exists():
-        raise CheckpointError(f"{out} exists already; choose another folder with -o")
+    if reason := artifact.why_not_new(out):
+        raise CheckpointError(f"{out} {reason}; choose another folder with -o")
     commit, files = hub.pull(arguments.repo_id, revision=arguments.revision, subfolder=arguments.subfolder)
     artifact.write_files(out, files)
     message = f"{out}: {arguments.repo_id} at {commit}, {sum(map(len, files.values())):,} bytes"

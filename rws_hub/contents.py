@@ -65,7 +65,7 @@ def read_contents(folder: Path) -> Contents:
 
 
 def write_folder(
-    folder: Path,
+    folder: str | Path,
     config: SignatureConfig,
     payload: Data,
     results: Results | None,
@@ -77,8 +77,12 @@ def write_folder(
     takes a half-written artifact for a whole one. Results and figures that are there already are kept.
 
     Raises:
-        ArtifactError: the folder belongs to something else, or holds results of another signature.
+        ArtifactError: no folder is named, it belongs to something else, or holds results of another signature.
+        CardError: its card cannot be read, or states another licence. Nothing was written.
     """
+    if folder == "":
+        raise ArtifactError("the folder to write is an empty string; write '.' for the current folder")
+    folder = Path(folder)
     cards: list[str] = []
     if folder.exists():
         _require_ours(folder)

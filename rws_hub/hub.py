@@ -12,7 +12,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from rws_hub import artifact
 from rws_hub._version import __version__
@@ -27,6 +32,9 @@ LIBRARY = "rws-hub"
 _CONFLICT = 412
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _FIGURE = re.compile(FIGURES + r"/[^/\\]+\.png")
+_WEIGHTS = re.compile(
+    r".*\.(safetensors|bin|pt|pth|ckpt|pkl|h5|keras|onnx|pb|tflite|msgpack|gguf|npz|pdparams|mlmodel)", re.IGNORECASE
+)
 
 
 def locate(
@@ -50,13 +58,25 @@ def locate(
     if folder is not None:
         return folder
     if isinstance(source, Path) or not is_repo_id(source):
-        raise NotASignatureError(f"{str(source)!r} is neither a local folder nor a Hub id (namespace/name)")
-    if subfolder is not None:
-        subfolder = str(PurePosixPath(subfolder))
+        raise NotASignatureError(f"{str(source)[:200]!r} is neither a local folder nor a Hub id (namespace/name)")
+    return _fetch(source, revision, token, cache_dir, force_download, local_files_only, subfolder)
+
+
+def _fetch(
+    repo_id: str,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    subfolder: str | None = None,
+) -> Path:
+    """The cache folder of one commit."""
+    subfolder = str(PurePosixPath(subfolder)) if subfolder else None
 
     def download(filename: str, at: str | None) -> Path:
         path = hf_hub_download(
-            source,
+            repo_id,
             filename,
             subfolder=subfolder,
             revision=at,
@@ -69,7 +89,7 @@ def locate(
         )
         return Path(path)
 
-    where = f"{source}{'' if subfolder is None else '/' + subfolder}"
+    where = f"{repo_id}{'' if subfolder is None else '/' + subfolder}"
     try:
         config = download(CONFIG_FILE, revision)
     except RemoteEntryNotFoundError as error:
@@ -100,9 +120,9 @@ def pull(
     """
     if not is_repo_id(repo_id):
         raise NotASignatureError(f"{repo_id!r} is not a Hub id (namespace/name)")
-    if subfolder is not None:
-        subfolder = str(PurePosixPath(subfolder))
-    folder = locate(repo_id, revision=revision, token=token, subfolder=subfolder)
+    artifact.require_plain(subfolder)
+    subfolder = str(PurePosixPath(subfolder)) if subfolder else None
+    folder = _fetch(repo_id, revision, token, subfolder=subfolder)
     artifact.verify_payload(folder, artifact.read_config(folder))
     commit = commit_of(folder / CONFIG_FILE, subfolder)
     api = _api(token)
@@ -143,11 +163,22 @@ def push(
         ArtifactError: what is there is not ours to change; nothing was written.
         huggingface_hub.errors: as the client raises them.
     """
+    if not is_repo_id(repo_id):
+        raise ArtifactError(f"{repo_id!r} is not a Hub id (namespace/name)")
+    if not commit_message.strip():
+        raise ArtifactError("the commit message is empty")
     if revision is not None and _HEX40.fullmatch(revision):
         raise ArtifactError(f"revision={revision!r} is a commit; a push goes to a branch")
+    contents.files(repo_id, *([] if local_card is None else [local_card]))  # what cannot be, fails before any request
     api = _api(token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    info, branch_exists = _base(api, repo_id, revision, may_branch=not create_pr)
+    may_branch = not create_pr and not (revision or "").startswith("refs/")
+    try:
+        info, branch_exists = _base(api, repo_id, revision, may_branch)
+    except RepositoryNotFoundError:
+        if revision is not None and not may_branch:
+            raise  # a new repository would not have it either
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        info, branch_exists = _base(api, repo_id, revision, may_branch)
     head = info.sha
     if head is None:
         raise ArtifactError(f"{repo_id}: the Hub did not say which commit {revision or 'the main branch'} is at")
@@ -181,7 +212,7 @@ def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> t
     try:
         return api.model_info(repo_id, revision=revision), True
     except RevisionNotFoundError:
-        if not may_branch or revision is None or revision.startswith("refs/"):
+        if not may_branch:
             raise
         return api.model_info(repo_id), False
 
@@ -194,6 +225,8 @@ def _operations(
     Results and figures of this very payload stay, those of another one go: the history still has them.
     """
     config = _read(api, repo_id, CONFIG_FILE, head)
+    if config is None:
+        _require_no_model(repo_id, names, contents)
     card = _read(api, repo_id, CARD_FILE, head)
     measured = {n for n in names if n == RESULTS_FILE or _FIGURE.fullmatch(n)} if config is not None else set()
     if config is not None and _payload(config, repo_id) == contents.config.payload.sha256:
@@ -209,6 +242,20 @@ def _operations(
     files = contents.files(repo_id, *cards)
     stale = [CommitOperationDelete(n) for n in sorted(measured - files.keys())]
     return [*stale, *(CommitOperationAdd(path, bytes(data)) for path, data in files.items())]
+
+
+def _require_no_model(repo_id: str, names: Sequence[str], contents: Contents) -> None:
+    """Refuse what has no config.json but holds weights, or a file that a signature would overwrite.
+
+    Texts and pictures may stand there, and signatures in subfolders.
+    """
+    written = {PAYLOAD_FILE, RESULTS_FILE, *(f"{FIGURES}/{n}" for n in contents.figures)}
+    weights = {n for n in names if _WEIGHTS.fullmatch(n) and PurePosixPath(n).name != PAYLOAD_FILE}
+    if found := sorted(weights | (written & set(names))):
+        raise NotASignatureError(
+            f"{repo_id} holds another kind of model ({found[0]}, and no {CONFIG_FILE} of a signature); nothing was "
+            "written. Choose another repository."
+        )
 
 
 def _payload(config: bytes, repo_id: str) -> str | None:

@@ -1,6 +1,7 @@
 """`rws apply`: what lies on disk afterwards is what a live patch gives, and everything else is untouched."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,23 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError):
             apply_to_checkpoint(tmp_path / name, [fog()], [1.0], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_patched_file_has_the_usual_mode_and_the_same_bytes_every_time(tmp_path):
+    source = tmp_path / "clean.safetensors"
+    save_file(tiny_resnet().state_dict(), source, {"format": "pt", "b": "2", "a": "1", "c": "3"})
+    found = set()
+    for i in range(4):
+        out = tmp_path / f"{i}.safetensors"
+        apply_to_checkpoint(source, [fog()], [1.0], out)
+        assert out.stat().st_mode & 0o777 == 0o666 & ~umask()
+        found.add(out.read_bytes())
+    assert len(found) == 1
+    apply_to_checkpoint(source, [fog()], [0.0], tmp_path / "same.safetensors")
+    assert (tmp_path / "same.safetensors").read_bytes() == source.read_bytes()
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -131,12 +131,15 @@ def test_local_folders(folder):
     assert artifact.local_folder(str(parent), None, "fog") == folder
     assert artifact.local_folder(parent / "nowhere", None, None) is None
     assert artifact.local_folder("", None, None) is None
-    assert artifact.local_folder(folder / CONFIG_FILE, None, None) is None
+    assert artifact.local_folder("a" * 5000, None, None) is None
+    assert artifact.local_folder(folder, None, "") == folder
+    with pytest.raises(NotASignatureError, match="is a file; name the folder that holds it"):
+        artifact.local_folder(folder / CONFIG_FILE, None, None)
     with pytest.raises(ArtifactError, match="has no meaning there"):
         artifact.local_folder(folder, "main", None)
 
 
-@pytest.mark.parametrize("subfolder", ["..", "../fog", "/fog", "a/../..", "a\\b", ""])
+@pytest.mark.parametrize("subfolder", ["..", "../fog", "/fog", "a/../..", "a\\b", "."])
 def test_a_subfolder_never_points_elsewhere(folder, subfolder):
     with pytest.raises(ArtifactError, match="must be a plain relative path"):
         artifact.local_folder(folder, None, subfolder)

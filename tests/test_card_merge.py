@@ -66,7 +66,7 @@ def test_text_around_the_block_stays_where_it_is():
 def test_a_card_without_markers_keeps_all_its_text():
     human = "# My model\n\nText with --- dashes.\n\n---\n\n| a |\n|---|\n| 1 |\n"
     assert body(merged(NEW, human)) == "\n" + human + "\n" + body(NEW)[1:]
-    assert body(merged(NEW, "---\nlicense: mit\n---\n" + human)) == "\n" + human + "\n" + body(NEW)[1:]
+    assert body(merged(NEW, "---\nlicense: Apache-2.0\n---\n" + human)) == "\n" + human + "\n" + body(NEW)[1:]
 
 
 def test_foreign_metadata_stays_word_for_word():
@@ -292,3 +292,10 @@ def test_repeated_merging_of_many_cards():
     assert all(card.count(text) == 1 for text in texts)
     assert card.count(NOTES) == 1
     assert len(card.split(END)[1].split("\n\n")) == 2 + len(texts)
+
+
+def test_another_licence_is_refused_and_another_pipeline_stays():
+    with pytest.raises(CardError, match=r"license: gpl-3\.0, but the signature's licence is apache-2\.0; nothing was"):
+        merge_card(NEW, edited(OLD, "license: apache-2.0\n", "license: gpl-3.0\n"))
+    pipeline = "pipeline_tag: image-classification\n", "pipeline_tag: image-feature-extraction\n"
+    assert pipeline[1] in merged(NEW, edited(OLD, *pipeline))

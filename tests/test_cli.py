@@ -196,8 +196,9 @@ def test_apply(rws: Run, folder: Path, tmp_path: Path, as_json: bool) -> None:
     assert out.read_bytes() == before
     assert rws("apply", folder, clean, "-o", tmp_path / "x", "--alpha", "nan")[0] == 2
     vit = checkpoint(tmp_path / "vit.safetensors", tiny_vit())
-    assert "cannot patch" in failed(rws("apply", folder, vit, "-o", tmp_path / "x"))
-    assert not (tmp_path / "x").exists()
+    assert "cannot patch" in failed(rws("apply", folder, vit, "-o", tmp_path / "x.safetensors"))
+    assert "give it a name in .safetensors" in failed(rws("apply", folder, clean, "-o", tmp_path / "x"))
+    assert not list(tmp_path.glob("x*"))
 
 
 # --- card, push, pull

@@ -24,7 +24,7 @@ def python_blocks(text: str) -> list[str]:
 def make(corruption: str, seed: int) -> tuple[torch.nn.Module, RobustWeightSignature]:
     clean = perturbed(timm.create_model("resnet18"), 0.0, 0).eval()
     signature = RobustWeightSignature.extract(
-        standard=clean, robust=perturbed(clean, 0.01, seed), corruption=corruption, license="mit", layers=2
+        standard=clean, robust=perturbed(clean, 0.01, seed), corruption=corruption, license="apache-2.0", layers=2
     )
     return clean, signature
 

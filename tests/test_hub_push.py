@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub import Hub
@@ -65,7 +66,7 @@ def test_what_people_wrote_survives(hub: Hub) -> None:
 
 
 def test_line_ends_of_a_card_survive(hub: Hub) -> None:
-    hub.put(REPO, {"README.md": b"---\r\nlicense: mit\r\n---\r\n\r\nOurs.\r\n"})
+    hub.put(REPO, {"README.md": b"---\r\nlicense: apache-2.0\r\n---\r\n\r\nOurs.\r\n"})
     fog().push_to_hub(REPO, token=hub.alice)
     assert "Ours.\r\n" in card(hub) and "\n" not in card(hub).replace("\r\n", "")
 
@@ -220,3 +221,21 @@ def test_the_library_names_itself(hub: Hub) -> None:
     named = [r for r in hub.log if r.origin == "hub" and "rws-hub/" in r.headers.get("user-agent", "")]
     assert {"/api/repos/create", f"/api/models/{REPO}/commit/main"} <= {r.path for r in named}
     assert any("/resolve/" in r.path for r in named)
+
+
+@pytest.mark.parametrize("wrong", [{"commit_message": " "}, {"repo_id": "bare"}, {"local_card": "---\na: [\n---\n"}])
+def test_a_push_that_cannot_be_leaves_no_repository(hub: Hub, wrong: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"repo_id": "alice/new", "local_card": None, "commit_message": "x", **wrong}
+    with pytest.raises((ArtifactError, CardError)):
+        push(contents=Contents(fog().config, fog().payload, None, {}), token=hub.alice, **options)
+    assert len(hub.log) == 0
+
+
+@pytest.mark.parametrize("name", ["rws.safetensors", "model.safetensors", "deep/pytorch_model.bin", "results.json"])
+def test_a_repository_with_weights_of_something_else_is_left_alone(hub: Hub, name: str) -> None:
+    hub.put(REPO, {name: b"precious", "README.md": b"# Hers\n"})
+    before = hub.head(REPO)
+    contents = Contents(fog().config, fog().payload, measured(fog()), {})
+    with pytest.raises(NotASignatureError, match="holds another kind of model"):
+        push(REPO, contents, local_card=None, token=hub.alice, commit_message="x")
+    assert hub.head(REPO) is before
