@@ -179,9 +179,11 @@ def hash_tensor(digest: hashlib._Hash, name: str, shape: Shape, rows: Callable[[
 
 
 def executed_modules(model: object, example_input: torch.Tensor | None, weights: CanonicalWeights) -> list[str] | None:
-    """Execution order for backbones without a table, when there is a live model and an example to watch it on."""
-    if example_input is None or weights.recognition.family != IDENTITY:
+    """Execution order for backbones without a table, when there is a live model to trace or an example to watch."""
+    if weights.recognition.family != IDENTITY:
         return None
+    if example_input is None:
+        return layers.traced(model, weights.recognition.prefix) if isinstance(model, nn.Module) else None
     if not isinstance(model, nn.Module):
         raise ExtractionError("example_input needs the standard model as a live module, not as a file or state dict")
     try:

@@ -2,7 +2,7 @@
 
 The paper's claim is that robustness sits in the *first* layers a picture passes. "First" is a matter of
 execution, not of names or definition: a name table states the order of its family; any other backbone is
-run once on an example and watched.
+traced symbolically, or run once on an example and watched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.fx
 from torch import nn
 
 from rws_hub.errors import ExtractionError
@@ -84,6 +85,23 @@ def watch(model: nn.Module, example_input: torch.Tensor, prefix: str) -> list[st
     return [plain.get(n, n).removeprefix(prefix) for n in seen]
 
 
+def traced(model: nn.Module, prefix: str) -> list[str] | None:
+    """The same order from a symbolic trace, without running the model; None if its control flow depends on data."""
+    try:
+        nodes = list(torch.fx.Tracer().trace(model).nodes)
+    except Exception:  # a foreign model's forward may raise anything on symbolic input
+        return None
+    plain = {actual: p for p, actual in plain_names(n for n, _ in model.named_modules() if n).items()}
+    seen: dict[str, None] = {}
+    for node in nodes:
+        if node.op == "call_module":
+            leaf = model.get_submodule(str(node.target))
+            seen |= {f"{node.target}.{inner}".removesuffix("."): None for inner, _ in leaf.named_modules()}
+        elif node.op == "get_attr":
+            seen[str(node.target).rpartition(".")[0]] = None
+    return [plain.get(n, n).removeprefix(prefix) for n in seen]
+
+
 def choose(rule: LayerRule, units: Sequence[Unit], profile: Mapping[str, float], ordered: bool) -> set[str]:
     """The canonical names that a layer rule keeps.
 
@@ -101,8 +119,9 @@ def choose(rule: LayerRule, units: Sequence[Unit], profile: Mapping[str, float],
         return _by_pattern(rule, units)
     if not ordered:
         raise ExtractionError(
-            f"layers={rule!r} needs the execution order, and no name table covers this backbone. Pass "
-            "example_input= (the model is run once on it), or name the layers: layers=['features.0.*', ...]"
+            f"layers={rule!r} needs the execution order, which no name table states for this backbone and no trace "
+            "shows. Pass the standard model as a live module with example_input= (it is run once on it), or name the "
+            "layers: layers=['features.0.*', ...]"
         )
     if rule == "shallow":
         return _names(units[: _shallow_depth([profile[u.label] for u in units])])

@@ -130,7 +130,8 @@ class RobustWeightSignature:
             base_model: Hub id of the published clean model, if there is one.
             base_revision: its 40-hex commit.
             example_input: one input batch; only for `layers="shallow"` or a number on a backbone that no
-                name table covers: `standard` is run on it once to learn the execution order.
+                name table covers and no symbolic trace can follow: `standard` is run on it once to learn the
+                execution order.
             description: free text for the card.
             progress: show a progress bar on stderr.
 

@@ -111,10 +111,26 @@ def test_a_rule_that_cannot_be_meant_is_refused(rule, message):
 @pytest.mark.parametrize("rule", ["shallow", 1])
 def test_an_unknown_order_is_refused_and_the_way_out_named(rule):
     standard = seeded(Crooked, 0)
-    with pytest.raises(ExtractionError, match=r"needs the execution order.*example_input=.*or name the layers"):
-        extract(standard, perturbed(standard, 0.01, 1), layers=rule)
+    for source in (standard.state_dict(), seeded(DataDependent, 0)):
+        robust = perturbed(standard, 0.01, 1) if isinstance(source, dict) else perturbed(source, 0.01, 1)
+        with pytest.raises(ExtractionError, match=r"needs the execution order.*example_input=.*or name the layers"):
+            extract(source, robust, layers=rule)
     with pytest.raises(ExtractionError, match="example_input needs the standard model as a live module"):
         extract(standard.state_dict(), perturbed(standard, 0.01, 1), layers=rule, example_input=EXAMPLE)
+
+
+class DataDependent(Crooked):
+    """Which no symbolic trace can follow."""
+
+    def forward(self, images):
+        return super().forward(images if images.sum() > 0 else -images)
+
+
+def test_a_trace_shows_the_same_order_as_an_example():
+    standard = seeded(Crooked, 0)
+    robust = perturbed(standard, 0.01, 1)
+    traced, watched = (extract(standard, robust, layers=2, example_input=x).config for x in (None, EXAMPLE))
+    assert traced.extraction == watched.extraction and list(traced.tensors) == list(watched.tensors)
 
 
 def test_an_example_shows_the_order_of_execution():
