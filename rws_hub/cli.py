@@ -25,6 +25,8 @@ _CLIENT = "huggingface_hub"
 # argparse alone takes -1e-3 for an option, not for a number.
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
 
+_MODEL = "a .safetensors file, an index, a folder with one of them, or a model on the Hub: namespace/name[@revision]"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -80,11 +82,11 @@ def _parser() -> argparse.ArgumentParser:
 
     check = _verb(verbs, "check", "would it fit: the plan for a checkpoint, tensor by tensor (exit code 1 if not)")
     _signature(check)
-    check.add_argument("model", type=_path, help="a .safetensors file, an index, or a folder with one of them")
+    check.add_argument("model", type=_word, help=_MODEL)
 
     apply = _verb(verbs, "apply", "write a patched copy of a checkpoint; the original is not touched")
     _signature(apply)
-    apply.add_argument("model", type=_path, help="a .safetensors file, an index, or a folder with one of them")
+    apply.add_argument("model", type=_word, help=_MODEL)
     apply.add_argument("-o", "--out", type=_path, required=True, help="where to write; must not exist yet")
     apply.add_argument("--alpha", type=_finite, help="patch strength; default: the signature's recommended one")
 
@@ -168,7 +170,7 @@ def _finite(text: str) -> float:
 
 def _signature(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("signature", type=_word, help="a local folder or a Hub id")
-    verb.add_argument("--revision", type=_word, help="branch, tag or commit; default: main")
+    verb.add_argument("--revision", type=_word, help="branch, tag or commit of the signature; default: main")
     verb.add_argument("--subfolder", help="where in the repository or folder the signature is")
 
 

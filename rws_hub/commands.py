@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -76,11 +77,15 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     from rws_hub import show
+    from rws_hub.checkpoints import Access, locate
     from rws_hub.planner import plan_patch
+    from rws_hub.references import parse
 
-    plan = plan_patch(arguments.model, _load(arguments))
+    signature = _load(arguments)
+    found = locate(parse(arguments.model), Access())
+    plan = dataclasses.replace(plan_patch(found.path, signature), target=found.label)
     if arguments.json:
-        _print_json(_plan_json(plan))
+        _print_json({"revision": found.commit, **_plan_json(plan)})
     else:
         print(show.printable(plan.explain()))
     if not plan.ok:
@@ -89,16 +94,34 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _apply(arguments: argparse.Namespace) -> None:
     from rws_hub.apply import apply_to_checkpoint
+    from rws_hub.artifact import why_not_new
+    from rws_hub.checkpoints import Access, locate, tidy
+    from rws_hub.references import parse
 
+    out: Path = arguments.out
+    reference = parse(arguments.model)
+    if reason := why_not_new(out):  # before anything is fetched
+        raise CheckpointError(f"{out} {reason}; choose another name (nothing is ever overwritten)")
+    if reference.path is None and out.suffix == ".safetensors":
+        raise CheckpointError(f"{out}: the patched copy of a model from the Hub is a folder; name it as one")
     signature = _load(arguments)
     alpha = signature.config.recommended_alpha if arguments.alpha is None else arguments.alpha
-    plan = apply_to_checkpoint(arguments.model, [signature], [alpha], arguments.out, progress=not arguments.json)
+    found = locate(reference, Access())
+    try:
+        with tidy(found) as source:
+            plan = apply_to_checkpoint(source, [signature], [alpha], out, progress=not arguments.json)
+    except IncompatibleModelError as error:
+        dataclasses.replace(error.plan, target=found.label).require()  # in the words of the user, not of the cache
+        raise
+    plan = dataclasses.replace(plan, target=found.label)
     changed = plan.signatures[0].touched if alpha else 0
     if arguments.json:
-        _print_json({"out": str(arguments.out), "alpha": alpha, "changed": changed, **_plan_json(plan)})
+        facts = {"out": str(out), "revision": found.commit, "alpha": alpha, "changed": changed}
+        _print_json({**facts, **_plan_json(plan)})
     else:
         name = signature.config.corruption.name
-        print(f"{arguments.out}: patched with {name} at alpha {alpha:g}, {changed:,} weights and statistics changed")
+        where = "" if found.commit is None else f" in {found.label}"
+        print(f"{out}: patched with {name} at alpha {alpha:g}, {changed:,} weights and statistics changed{where}")
 
 
 def _card(arguments: argparse.Namespace) -> None:
