@@ -41,7 +41,7 @@ _NAMED_SHAPES = {
 # Limits by class and field, merged into what the types say.
 _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
     (spec.SignatureConfig, "format"): {"const": spec.FORMAT},
-    (spec.SignatureConfig, "format_version"): {"const": spec.FORMAT_VERSION},
+    (spec.SignatureConfig, "format_version"): {"enum": list(range(1, spec.FORMAT_VERSION + 1))},
     (spec.SignatureConfig, "license"): _WORD,
     (spec.SignatureConfig, "digest"): _HEX64,
     (spec.SignatureConfig, "tensors"): {
@@ -110,11 +110,14 @@ def _object(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
     fields = [f.name for f in dataclasses.fields(kind)]
     properties = {n: _limited(_form(hints[n], definitions), _LIMITS.get((kind, n), {})) for n in fields}
+    for field in dataclasses.fields(kind):
+        if field.default is None:  # left out where there is none
+            properties[field.name] = properties[field.name]["anyOf"][0]
     return {
         "description": " ".join((kind.__doc__ or "").split("\n\n")[0].split()),
         "type": "object",
         "properties": properties,
-        "required": fields,
+        "required": [f.name for f in dataclasses.fields(kind) if f.default is not None],
         "additionalProperties": False,
         **_RULES.get(kind, {}),
     }

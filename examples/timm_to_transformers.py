@@ -10,6 +10,8 @@ import torch
 import transformers
 
 from rws_hub import RobustWeightSignature, patch, plan_patch
+from rws_hub.cells import Slice
+from rws_hub.names import families
 from rws_hub.recognise import recognise
 from rws_hub.resolve import match
 
@@ -32,9 +34,9 @@ twin = transformers.ViTForImageClassification(config).eval()
 weights, body = clean.state_dict(), recognise({n: tuple(w.shape) for n, w in clean.state_dict().items()})[0].body
 layout = {n: tuple(w.shape) for n, w in twin.state_dict().items()}
 with torch.no_grad():
-    for piece in match("vit", body, body, layout)[0].pieces:
-        rows, home = slice(*piece.rows), twin.get_parameter(piece.model)
-        home[slice(*piece.model_rows)] = weights[piece.canonical][rows]
+    for piece in match(families()["vit"], body, body, layout)[0].pieces:
+        part = piece.part or Slice(0, 0, len(weights[piece.canonical]))
+        twin.get_parameter(piece.model).copy_(weights[piece.canonical][part.start : part.stop])
 
 print(plan_patch(twin, fog).explain())
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rws_hub._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from rws_hub.backbones import load_patched as load_patched
     from rws_hub.errors import ArtifactError as ArtifactError
     from rws_hub.errors import CardError as CardError
     from rws_hub.errors import CheckpointError as CheckpointError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rws_hub.errors import ExtractionError as ExtractionError
     from rws_hub.errors import FormatVersionError as FormatVersionError
     from rws_hub.errors import IncompatibleModelError as IncompatibleModelError
+    from rws_hub.errors import NameTableError as NameTableError
     from rws_hub.errors import NotASignatureError as NotASignatureError
     from rws_hub.errors import PatchStateError as PatchStateError
     from rws_hub.errors import RWSError as RWSError
@@ -43,6 +45,7 @@ _HOME = {
     "ExtractionError": "errors",
     "FormatVersionError": "errors",
     "IncompatibleModelError": "errors",
+    "NameTableError": "errors",
     "NotASignatureError": "errors",
     "Patch": "patching",
     "PatchPlan": "plan",
@@ -52,6 +55,7 @@ _HOME = {
     "RobustWeightSignature": "signature",
     "SignatureConfig": "spec",
     "active_patches": "patching",
+    "load_patched": "backbones",
     "patch": "patching",
     "plan_patch": "planner",
 }

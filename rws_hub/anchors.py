@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from rws_hub import storage
+from rws_hub.cells import Slice
 from rws_hub.errors import PatchStateError
+from rws_hub.plan import SignaturePlan
 from rws_hub.resolve import Piece
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.spec import Op
@@ -122,9 +124,8 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], name: str) -> torc
         for piece in delta.pieces:
             op = delta.signature.config.tensors[piece.canonical].op
             source = delta.signature.delta(piece.canonical)
-            rows = source if source.ndim == 0 else source[piece.rows[0] : piece.rows[1]]
-            home = total if total.ndim == 0 else total[piece.model_rows[0] : piece.model_rows[1]]
-            home += rows.to(clean.device).reshape(home.shape) * delta.alpha
+            home = _cut(total, piece.model_part)
+            home += _cut(source, piece.part).to(clean.device).reshape(home.shape) * delta.alpha
     value = clean.to(compute)
     # exp differs by a bit between devices and vector widths; in float64, rounded to float32, it does not.
     factor = total.cpu().double().exp().float().to(clean.device, compute) if op == "multiply" else None
@@ -134,6 +135,10 @@ def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], name: str) -> torc
         strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
         raise PatchStateError(f"{name}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha.")
     return result
+
+
+def _cut(tensor: torch.Tensor, part: Slice | None) -> torch.Tensor:
+    return tensor if part is None else tensor.narrow(part.axis, part.start, part.stop - part.start)
 
 
 def _refuse_shared(fresh: Mapping[str, torch.Tensor]) -> None:
@@ -196,3 +201,28 @@ def _tensor(module: nn.Module, attribute: str) -> torch.Tensor:
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     kind = _INTEGER[a.element_size()]
     return torch.equal(a.detach().contiguous().view(kind), b.contiguous().view(kind))
+
+
+def places(
+    signature: RobustWeightSignature, alpha: float, plan: SignaturePlan, homes: Mapping[str, nn.Module]
+) -> list[Place]:
+    """What one signature adds where. `homes`: the owning module of each tensor's name, as far as it exists."""
+    order = signature.config.digest
+    return [
+        (homes[b.model], b.model.rpartition(".")[2], Delta(order, b.model, signature, b.pieces, alpha))
+        for b in plan.bindings
+        if b.model in homes
+    ]
+
+
+def path_of(name: str) -> str:
+    """The module path of a tensor's name."""
+    return name.rpartition(".")[0]
+
+
+def find_owner(model: nn.Module, name: str) -> nn.Module | None:
+    """The module that holds a tensor now."""
+    try:
+        return model.get_submodule(path_of(name))
+    except AttributeError:
+        return None

@@ -28,6 +28,7 @@ def apply_to_checkpoint(
     signatures: Sequence[RobustWeightSignature],
     alphas: Sequence[float],
     out: Path,
+    table: str | Path | None = None,
     progress: bool = False,
 ) -> PatchPlan:
     """Write a patched copy of a (sharded) safetensors checkpoint.
@@ -40,6 +41,7 @@ def apply_to_checkpoint(
         signatures: what to add.
         alphas: one finite strength for each.
         out: a .safetensors file to write if the source is one file, otherwise a folder; must not exist yet.
+        table: a name table of your own (docs/NAMES.md), used instead of those of the package.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -61,7 +63,7 @@ def apply_to_checkpoint(
         raise ValueError(f"alpha must be a finite number, found {bad[0]}")
     if len({s.config.digest for s in signatures}) < len(signatures):
         raise PatchStateError("the same signature is given twice; give it once, with the sum of both strengths")
-    plan = plan_patch(source, *signatures).require()
+    plan = plan_patch(source, *signatures, table=table).require()
     deltas: dict[str, dict[str, Delta]] = {}
     for signature, alpha, planned in zip(signatures, alphas, plan.signatures, strict=True):
         for binding in planned.bindings:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rws_hub import jsonio
 from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
+from rws_hub.names import table_of
 from rws_hub.spec import (
     CONFIG_FILE,
     FORMAT,
@@ -67,9 +68,19 @@ def check_config(config: SignatureConfig) -> None:
             f"{config.sealed[:12]}...): a number, a name or a decision was changed after it was written. "
             "Fetch the artifact again."
         )
+    if config.format_version != oldest_format(config.backbone):
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: format_version is {config.format_version}, but its keys are those of format "
+            f"{oldest_format(config.backbone)}"
+        )
     _check_text(config)
     _check_backbone(config.backbone)
     _check_tensors(config)
+
+
+def oldest_format(backbone: Backbone) -> int:
+    """The format version that a config with this backbone states: the oldest one that knows its keys."""
+    return 1 if backbone.table is None else 2
 
 
 def is_repo_id(text: str) -> bool:
@@ -147,6 +158,10 @@ def _check_text(config: SignatureConfig) -> None:
 
 
 def _check_backbone(backbone: Backbone) -> None:
+    try:
+        table_of(backbone.family, backbone.table)
+    except ValueError as error:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.table: {error}") from error
     if both := sorted(backbone.layout.keys() & backbone.head.keys()):
         raise CorruptArtifactError(f"{CONFIG_FILE}: {both[0]} is in the backbone's layout and in its head")
     for name, shape in (backbone.layout | backbone.head).items():

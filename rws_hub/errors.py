@@ -51,6 +51,10 @@ class CheckpointError(RWSError, ValueError):
     """A model file cannot be read as weights."""
 
 
+class NameTableError(RWSError, ValueError):
+    """A name table does not follow the notation, or does not explain the names it is used on."""
+
+
 class ExtractionError(RWSError, ValueError):
     """The given checkpoints cannot give a signature."""
 

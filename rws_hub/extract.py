@@ -23,10 +23,11 @@ from torch import nn
 from tqdm import tqdm
 
 from rws_hub import codec, kinship, layers
+from rws_hub.cells import Shape
 from rws_hub.codec import Packed
 from rws_hub.errors import ExtractionError
 from rws_hub.layers import LayerRule, Unit
-from rws_hub.names import Layout, Shape
+from rws_hub.names import Layout
 from rws_hub.resolve import IDENTITY
 from rws_hub.sources import CanonicalWeights
 from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
@@ -88,12 +89,12 @@ def extract(
         ExtractionError: a non-finite value, a negative variance, no difference at all, or a bad rule.
     """
     body = trio.standard.recognition.body
-    family = trio.standard.recognition.family
-    units = layers.units_of(family, body, executed)
+    table = trio.standard.recognition.table
+    units = layers.units_of(table, body, executed)
     bar: tqdm[NoReturn] = tqdm(total=len(body), desc="measuring", unit="tensor", disable=not progress, leave=False)
     differences = {u.label: _relative_difference(trio, u, bar) for u in units}
     bar.close()
-    chosen = layers.choose(rule, units, differences, family != IDENTITY or executed is not None)
+    chosen = layers.choose(rule, units, differences, table is not None or executed is not None)
     touched = chosen if batchnorm else {n for n in chosen if not is_batchnorm(n, body)}
     if not touched:
         raise ExtractionError("the chosen layers hold nothing but batch norm, and batchnorm='none' leaves it out")
@@ -180,7 +181,7 @@ def hash_tensor(digest: hashlib._Hash, name: str, shape: Shape, rows: Callable[[
 
 def executed_modules(model: object, example_input: torch.Tensor | None, weights: CanonicalWeights) -> list[str] | None:
     """Execution order for backbones without a table, when there is a live model to trace or an example to watch."""
-    if weights.recognition.family != IDENTITY:
+    if weights.recognition.table is not None:
         return None
     if example_input is None:
         return layers.traced(model, weights.recognition.prefix) if isinstance(model, nn.Module) else None

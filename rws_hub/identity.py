@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from rws_hub.names import families
 from rws_hub.recognise import Recognition
 from rws_hub.sources import WeightsLike
 from rws_hub.spec import Backbone
@@ -23,6 +24,7 @@ def describe_backbone(
     Which published weights a model came from cannot be read off it: timm names a checkpoint in a model's
     config even when its weights are random.
     """
+    table = recognition.table
     model = _unwrapped(source) if isinstance(source, nn.Module) else None
     library, architecture = ("unknown", "unknown")
     if model is not None:
@@ -35,6 +37,7 @@ def describe_backbone(
         repo_id=repo_id,
         revision=revision,
         family=recognition.family,
+        table=None if table is None or table is families().get(table.name) else table.text,
         dialect=recognition.dialect,
         layout=dict(recognition.body),
         head=dict(recognition.head),

@@ -26,9 +26,13 @@ _FLAT = re.compile(r"([\[{])\n\s*([^\[\]{}]*?)\n\s*([\]}])")
 
 
 def to_json(value: object) -> Any:
-    """The JSON form of a dataclass (tuples become lists, nested dataclasses become objects)."""
+    """The JSON form of a dataclass (tuples become lists, nested dataclasses become objects).
+
+    A field that may be left out (its default is None) is left out when it is None.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        found = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {f.name: to_json(v) for f, v in found if v is not None or f.default is not None}
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
@@ -116,9 +120,12 @@ def _decode_object(kind: Any, data: Any, where: str) -> Any:
     names = [f.name for f in dataclasses.fields(kind)]
     if unknown := sorted(set(data) - set(names)):
         raise CorruptArtifactError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(names)}")
-    if missing := [n for n in names if n not in data]:
+    optional = {f.name for f in dataclasses.fields(kind) if f.default is None}
+    if missing := [n for n in names if n not in data and n not in optional]:
         raise CorruptArtifactError(f"{where}: the key {missing[0]!r} is missing")
-    return kind(**{n: _decode(hints[n], data[n], f"{where}.{n}") for n in names})
+    if null := sorted(n for n in optional if n in data and data[n] is None):
+        raise CorruptArtifactError(f"{where}: the key {null[0]!r} is null; leave it out")
+    return kind(**{n: _decode(hints[n], data[n], f"{where}.{n}") for n in names if n in data})
 
 
 def _decode_plain(kind: Any, data: Any, where: str) -> Any:

@@ -17,7 +17,7 @@ import torch.fx
 from torch import nn
 
 from rws_hub.errors import ExtractionError
-from rws_hub.names import Layout, families
+from rws_hub.names import Family, Layout
 from rws_hub.resolve import plain_names
 
 # "shallow": the shortest prefix of layers that holds this share of the summed relative differences. Plain
@@ -35,15 +35,14 @@ class Unit:
     names: tuple[str, ...]
 
 
-def units_of(family: str, body: Layout, executed: Sequence[str] | None) -> tuple[Unit, ...]:
+def units_of(table: Family | None, body: Layout, executed: Sequence[str] | None) -> tuple[Unit, ...]:
     """The layers of a backbone, in execution order where it is known.
 
     Args:
-        family: name table, or "identity".
+        table: name table of the backbone, if there is one.
         body: canonical layout without the head.
-        executed: for "identity": canonical module names in order of first use, or None if not watched.
+        executed: for a backbone without a table: module names in order of first use, or None if not watched.
     """
-    table = families().get(family)
     groups: dict[str, list[str]] = {}
     if table is not None:
         placed = {n: table.unit_of(n) for n in body}

@@ -1,71 +1,74 @@
 """Parameter names as data: one table per family, one row per parameter, one column per dialect.
 
-A table (`maps/*.map`) is read in both directions, so there are no reverse rules. A cell is a name
-template with integer fields (`{i}`, `{s+1}`) and word fields (`{wb}`, `{bn}`), and may end in a view
-`[k/n]`: the k-th of n equal row blocks. `=` repeats the cell to the left, `-` means that the dialect
-has no such tensor, `^` that the name is not below the backbone's prefix but below its parent
-(transformers' classification heads). `head:` marks rows of the classification head. `unit` lines
-name the layers in execution order. Needs neither torch nor any model library.
+A table (`maps/*.map`; docs/NAMES.md shows how to write one) is read in both directions, so there are no reverse rules.
+What stands between the bars is a cell (`cells`). `=` repeats the cell to the left, `-` means that the dialect has
+no such tensor. A row may begin with
+
+    head:           classification head; not part of the backbone
+    extra:          nor is this; only the dialects that have it name it
+    needs:          a backbone of this family has at least one such tensor
+    with NAME:      the row holds where the backbone has the tensor of this canonical name
+    without NAME:   the row holds where it has not
+
+Rows are tried in order: a later row of the same tensor is an alternative for models that spell it otherwise.
+`unit` lines name the layers in execution order; `flat` lines number the blocks of a dialect that does not count them
+by stage. Needs neither torch nor any model library.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
-Shape = tuple[int, ...]
+from rws_hub.cells import Cell, Fields, Shape, parse_cell
+from rws_hub.errors import NameTableError
+
 Layout = Mapping[str, Shape]
 
-WORDS = {"wb": ("weight", "bias"), "bn": ("weight", "bias", "running_mean", "running_var")}
-_FIELD = re.compile(r"\{(?P<name>[a-z]+)(?P<offset>\+\d+)?\}")
-_VIEW = re.compile(r"\[(\d+)/(\d+)\]$")
+# Far above what any table needs; a table may come from a stranger.
+MAX_TABLE_BYTES = 1 << 16
+_PREFIX = re.compile(r"(head|extra|needs|with ([\w.]+)|without ([\w.]+)):\s*", re.ASCII)
+_FLAT = re.compile(r"flat (\w+): ([a-z]+) = ([a-z]+) ([a-z]+)(?: as ([\d ]+))? by (.+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One name template of one dialect, with an optional row block (part `k` of `parts`)."""
+class Condition:
+    """Whether a backbone must have (or lack) a tensor; its name by dialect."""
 
-    template: str
-    part: int = 0
-    parts: int = 1
-    in_parent: bool = False
+    names: Mapping[str, str]
+    present: bool
 
-    @property
-    def is_numbered(self) -> bool:
-        """Whether the template holds an integer field, so that it can occur many times."""
-        return any(m["name"] not in WORDS for m in _FIELD.finditer(self.template))
-
-    def parse(self, name: str) -> dict[str, int | str] | None:
-        """Field values that spell `name`, or None."""
-        match = _pattern(self.template).fullmatch(name)
-        if match is None:
-            return None
-        fields: dict[str, int | str] = {}
-        for field in _FIELD.finditer(self.template):
-            key, offset = field["name"], int(field["offset"] or 0)
-            text = match[key]
-            fields[key] = text if key in WORDS else int(text) - offset
-        return None if any(isinstance(v, int) and v < 0 for v in fields.values()) else fields
-
-    def format(self, fields: Mapping[str, int | str]) -> str:
-        """The name that the field values spell."""
-
-        def put(field: re.Match[str]) -> str:
-            value = fields[field["name"]]
-            return value if isinstance(value, str) else str(value + int(field["offset"] or 0))
-
-        return _FIELD.sub(put, self.template)
+    def holds(self, dialect: str, names: Collection[str]) -> bool:
+        """Whether it holds for the backbone with these names."""
+        return (self.names.get(dialect, "") in names) == self.present
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One parameter pattern: a cell per dialect (None: the dialect has no such tensor)."""
+    """One parameter pattern: a cell per dialect (None: the dialect has no such tensor).
 
+    Attributes:
+        text: the row as written, without the blanks between its cells.
+        is_body: whether the tensor is part of the backbone.
+        needed: whether a backbone of this family has at least one such tensor.
+        fixed: fields that have one value only.
+    """
+
+    text: str
     cells: Mapping[str, Cell | None]
-    head: bool
+    is_body: bool
+    needed: bool
+    condition: Condition | None
+    fixed: Mapping[str, int]
+
+    @property
+    def flattens(self) -> bool:
+        """Whether one dialect holds the tensor with its axes made one."""
+        return any(c is not None and c.view.flat for c in self.cells.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +80,61 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Flat:
+    """A dialect that numbers its blocks through: number `field` is block `pair` = (stage, block).
+
+    Seen from that dialect, the stages have `sizes` blocks if that is how many there are, and else begin where the
+    rows of the marker tensors change.
+    """
+
+    dialect: str
+    field: str
+    pair: tuple[str, str]
+    sizes: tuple[int, ...]
+    markers: tuple[Cell, ...]
+
+
+Numbering = Mapping[tuple[int, int], int]
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
-    """One table. `dialects[0]` is canonical."""
+    """One table, as read from `text`. `dialects[0]` is canonical."""
 
     name: str
+    text: str
     dialects: tuple[str, ...]
     rows: tuple[Row, ...]
     units: tuple[Unit, ...]
+    flat: Flat | None
 
     @property
     def canonical(self) -> str:
         """The dialect whose names an artifact is written in."""
         return self.dialects[0]
+
+    def rooted(self, dialect: str) -> Family:
+        """The same table for signatures that are written in another of its dialects."""
+        return replace(self, dialects=(dialect, *(d for d in self.dialects if d != dialect)), units=())
+
+    def numbering(self, dialect: str, layout: Layout) -> Numbering:
+        """(stage, block) -> running number of a backbone, from its names in one dialect."""
+        if self.flat is None:
+            return {}
+        if dialect == self.flat.dialect:
+            return _count_by_shape(self.flat, layout)
+        stage, block = self.flat.pair
+        cells = [c for r in self.rows if (c := r.cells[dialect]) and {stage, block} <= c.fields]
+        found = {(int(f[stage]), int(f[block])) for c in cells for n in layout if (f := c.parse(n))}
+        return {pair: k for k, pair in enumerate(sorted(found))}
+
+    def read(self, row: Row, dialect: str, name: str, numbering: Numbering) -> Fields | None:
+        """Field values of a row, for every dialect, from one name; None if the row is not about it."""
+        cell = row.cells[dialect]
+        fields = None if cell is None else cell.parse(name)
+        if fields is not None and self.flat is not None:
+            fields = _with_both_numbers(self.flat, fields, numbering)
+        return fields if fields is None or all(fields[key] == value for key, value in row.fixed.items()) else None
 
     def unit_of(self, name: str) -> tuple[tuple[int, ...], str] | None:
         """Sort key (execution order) and label of the unit that holds a canonical name."""
@@ -97,23 +143,43 @@ class Family:
                 depth = prefix.template.count(".") + 1
                 fields = prefix.parse(".".join(name.split(".")[:depth]))
                 if fields is not None:
-                    indices = tuple(v for v in fields.values() if isinstance(v, int))
-                    return (order, *indices), unit.label.format(fields)
+                    first, *rest = [v for v in fields.values() if isinstance(v, int)] or [0]
+                    return (self._group(unit), first, order, *rest), unit.label.format(fields)
         return None
 
+    def _group(self, unit: Unit) -> int:
+        """Units that count by the same first number (a stage) are executed in turn, number by number."""
+        start = unit.label.template.partition("{")[0]
+        return next(i for i, u in enumerate(self.units) if u.label.template.partition("{")[0] == start)
 
-@cache
-def _pattern(template: str) -> re.Pattern[str]:
-    parts: list[str] = []
-    position = 0
-    for field in _FIELD.finditer(template):
-        parts.append(re.escape(template[position : field.start()]))
-        key = field["name"]
-        inner = "|".join(WORDS[key]) if key in WORDS else "0|[1-9][0-9]*"
-        parts.append(f"(?P<{key}>{inner})")
-        position = field.end()
-    parts.append(re.escape(template[position:]))
-    return re.compile("".join(parts))
+
+def _with_both_numbers(flat: Flat, fields: Fields, numbering: Numbering) -> Fields | None:
+    """The fields with (stage, block) and the running number, or None if there is no such block."""
+    if flat.field in fields:
+        pairs = [p for p, k in numbering.items() if k == fields[flat.field]]
+        return {**fields, **dict(zip(flat.pair, pairs[0], strict=True))} if pairs else None
+    if all(key in fields for key in flat.pair):
+        stage, block = (int(fields[key]) for key in flat.pair)
+        return {**fields, flat.field: numbering[stage, block]} if (stage, block) in numbering else None
+    return fields
+
+
+def _count_by_shape(flat: Flat, layout: Layout) -> Numbering:
+    rows: dict[int, int] = {}
+    for marker in flat.markers:
+        for name, shape in layout.items():
+            if (fields := marker.parse(name)) is not None:
+                rows[int(fields.get(flat.field, 0))] = shape[0] if shape else 0
+    if len(rows) == sum(flat.sizes):
+        pairs = [(stage, block) for stage, size in enumerate(flat.sizes) for block in range(size)]
+        return dict(zip(pairs, sorted(rows), strict=True))
+    numbering: dict[tuple[int, int], int] = {}
+    stage, block, width = -1, 0, -1
+    for k in sorted(rows):
+        stage, block = (stage, block + 1) if rows[k] == width else (stage + 1, 0)
+        width = rows[k]
+        numbering[(stage, block)] = k
+    return numbering
 
 
 def parse_family(name: str, text: str) -> Family:
@@ -122,45 +188,74 @@ def parse_family(name: str, text: str) -> Family:
     Raises:
         ValueError: naming the line that does not follow the notation.
     """
+    if len(text) > MAX_TABLE_BYTES:
+        raise ValueError(f"{name}: {len(text):,} characters; a table has at most {MAX_TABLE_BYTES:,}")
     dialects: tuple[str, ...] = ()
     rows: list[Row] = []
     units: list[Unit] = []
+    flat: Flat | None = None
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.split("#")[0].strip()
-        if not line:
-            continue
-        if line.startswith("columns:"):
-            dialects = tuple(c.strip() for c in line.removeprefix("columns:").split("|"))
-        elif line.startswith("unit "):
-            label, _, prefixes = line.removeprefix("unit ").partition(":")
-            units.append(Unit(Cell(label.strip()), tuple(Cell(p) for p in prefixes.split())))
-        else:
-            rows.append(_parse_row(line, dialects, f"{name}.map line {number}"))
-    return Family(name, dialects, tuple(rows), tuple(units))
+        try:
+            if line.startswith("columns:"):
+                dialects = tuple(c.strip() for c in line.removeprefix("columns:").split("|"))
+            elif line.startswith("unit "):
+                label, _, prefixes = line.removeprefix("unit ").partition(":")
+                units.append(Unit(parse_cell(label.strip()), tuple(parse_cell(p) for p in prefixes.split())))
+            elif match := _FLAT.fullmatch(line):
+                sizes = tuple(int(n) for n in (match[5] or "").split())
+                markers = tuple(parse_cell(m) for m in match[6].split())
+                flat = Flat(match[1], match[2], (match[3], match[4]), sizes, markers)
+            elif line:
+                rows.append(_parse_row(line, dialects, rows, flat))
+        except ValueError as error:
+            raise ValueError(f"{name}, line {number}: {error}") from error
+    if len(set(dialects)) < max(len(dialects), 2) or not rows:
+        raise ValueError(f"{name}: expected a line `columns: a | b` with different names, and rows below it")
+    return Family(name, text, dialects, tuple(rows), tuple(units), flat)
 
 
-def _parse_row(line: str, dialects: tuple[str, ...], where: str) -> Row:
-    head = line.startswith("head:")
-    texts = [c.strip() for c in line.removeprefix("head:").split("|")]
+def read_table(path: str | Path) -> Family:
+    """Read a table from a `.map` file; it goes by the name of the file.
+
+    Raises:
+        NameTableError: no such file, or not in the notation.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as handle:
+            return parse_family(file.stem, handle.read(MAX_TABLE_BYTES + 1).decode())
+    except (OSError, ValueError) as error:
+        raise NameTableError(f"{file}: no name table ({error})") from error
+
+
+def _parse_row(line: str, dialects: tuple[str, ...], above: list[Row], flat: Flat | None) -> Row:
+    prefix = _PREFIX.match(line)
+    texts = [c.strip() for c in line[prefix.end() if prefix else 0 :].split("|")]
     if len(texts) != len(dialects):
-        raise ValueError(f"{where}: {len(texts)} cells for {len(dialects)} columns")
+        raise ValueError(f"{len(texts)} cells for {len(dialects)} columns")
     cells: dict[str, Cell | None] = {}
     left: Cell | None = None
     for dialect, text in zip(dialects, texts, strict=True):
-        left = left if text == "=" else None if text == "-" else _parse_cell(text)
+        left = left if text == "=" else None if text == "-" else parse_cell(text)
         cells[dialect] = left
-    fields = {frozenset(m["name"] for m in _FIELD.finditer(c.template)) for c in cells.values() if c}
-    if len(fields) != 1:
-        raise ValueError(f"{where}: the cells of a row must hold the same fields")
-    return Row(cells, head)
-
-
-def _parse_cell(text: str) -> Cell:
-    in_parent = text.startswith("^")
-    text = text.removeprefix("^")
-    if view := _VIEW.search(text):
-        return Cell(text[: view.start()], int(view[1]), int(view[2]), in_parent)
-    return Cell(text, in_parent=in_parent)
+    fields = [set(c.fields) for c in cells.values() if c]
+    for each in fields if flat else ():
+        each |= set(flat.pair) if flat and flat.field in each else set()
+        each -= {flat.field} if flat else set()
+    if not fields or any(f != fields[0] for f in fields):
+        raise ValueError("the cells of a row must hold the same fields")
+    condition = None
+    if prefix and (wanted := prefix[2] or prefix[3]):
+        known = next((r for r in above if (c := r.cells[dialects[0]]) and c.template == wanted), None)
+        if known is None:
+            raise ValueError(f"no row above is about {wanted}")
+        condition = Condition({d: c.template for d, c in known.cells.items() if c}, bool(prefix[2]))
+    fixed = {key: value for c in cells.values() if c for key, value in c.fixed.items()}
+    if not line.startswith("extra:") and cells[dialects[0]] is None:
+        raise ValueError("the first column holds the canonical name; only `extra:` rows have none")
+    outside = line.startswith(("head:", "extra:"))
+    return Row(" | ".join(texts), cells, not outside, line.startswith("needs:"), condition, fixed)
 
 
 @cache
@@ -169,3 +264,13 @@ def families() -> Mapping[str, Family]:
     folder = resources.files("rws_hub") / "maps"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".map")), key=lambda f: f.name)
     return {f.name[:-4]: parse_family(f.name[:-4], f.read_text("utf-8")) for f in files}
+
+
+@cache
+def table_of(family: str, text: str | None) -> Family | None:
+    """The table of an artifact: the one it brings, else the package's, else None.
+
+    Raises:
+        ValueError: `text` does not follow the notation.
+    """
+    return families().get(family) if text is None else parse_family(family, text)

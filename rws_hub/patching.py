@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from torch import nn
 
-from rws_hub.anchors import Delta, Place, commit, deltas_on
+from rws_hub.anchors import Place, commit, deltas_on, find_owner, path_of, places
 from rws_hub.config import strength
 from rws_hub.errors import PatchStateError
 from rws_hub.plan import PatchPlan, SignaturePlan
@@ -22,7 +23,12 @@ _handles: weakref.WeakKeyDictionary[nn.Module, list[Patch]] = weakref.WeakKeyDic
 _numbers = itertools.count()
 
 
-def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | Sequence[float] | None = None) -> Patch:
+def patch(
+    model: nn.Module,
+    *signatures: RobustWeightSignature,
+    alpha: float | Sequence[float] | None = None,
+    table: str | Path | None = None,
+) -> Patch:
     """Add signatures to a live model, in place.
 
     Args:
@@ -31,6 +37,7 @@ def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | S
         signatures: what to add. Inside the patch each goes by the name of its corruption.
         alpha: patch strength, one number for all or one for each, unitless; 0 is the clean model, 1 as
             extracted, negative or above 1 is allowed. None: each signature's recommended strength.
+        table: a name table of your own (docs/NAMES.md), used instead of those of the package.
 
     Returns:
         A handle, which is also a context manager that unpatches at its end.
@@ -38,6 +45,7 @@ def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | S
     Raises:
         IncompatibleModelError: something does not fit; nothing was changed.
         PatchStateError: the model carries one of these signatures already; nothing was changed.
+        NameTableError: a table that cannot be read, or that does not explain a signature's names.
 
     Example:
         >>> with patch(model, fog, alpha=0.8):
@@ -54,7 +62,8 @@ def patch(model: nn.Module, *signatures: RobustWeightSignature, alpha: float | S
         raise TypeError("patch needs at least one signature")
     require_signatures(signatures)
     handle = Patch(model)
-    handle._add(signatures, _strengths(signatures, alpha), [s.config.corruption.name for s in signatures])
+    names = [s.config.corruption.name for s in signatures]
+    handle._add(signatures, _strengths(signatures, alpha), names, table)
     return handle
 
 
@@ -125,14 +134,21 @@ class Patch:
         for name, alpha in wanted.items():
             self._entries[name] = (self._entries[name][0], alpha)
 
-    def add(self, signature: RobustWeightSignature, *, alpha: float | None = None, name: str | None = None) -> None:
+    def add(
+        self,
+        signature: RobustWeightSignature,
+        *,
+        alpha: float | None = None,
+        name: str | None = None,
+        table: str | Path | None = None,
+    ) -> None:
         """Add one more signature, under the name of its corruption or under `name`.
 
         Raises:
-            IncompatibleModelError, PatchStateError: as `patch`; nothing was changed.
+            IncompatibleModelError, PatchStateError, NameTableError: as `patch`; nothing was changed.
         """
         require_signatures([signature])
-        self._add([signature], _strengths([signature], alpha), [name or signature.config.corruption.name])
+        self._add([signature], _strengths([signature], alpha), [name or signature.config.corruption.name], table)
 
     def remove(self, *names: str) -> None:
         """Take signatures off by name; the others stay.
@@ -182,18 +198,26 @@ class Patch:
             "holds the patched weights) or the signatures instead"
         )
 
-    def _add(self, signatures: Sequence[RobustWeightSignature], alphas: Sequence[float], names: Sequence[str]) -> None:
+    def _add(
+        self,
+        signatures: Sequence[RobustWeightSignature],
+        alphas: Sequence[float],
+        names: Sequence[str],
+        table: str | Path | None,
+    ) -> None:
         for i, name in enumerate(names):
             if name in self._entries or name in names[:i]:
                 raise PatchStateError(
                     f"the name {name!r} is taken in this patch; add the second one with p.add(signature, name=...)"
                 )
-        plan = plan_module(self._model, signatures).require()
+        plan = plan_module(self._model, signatures, table).require()
         entries = dict(zip(names, zip(signatures, alphas, strict=True), strict=True))
         plans = dict(zip(names, plan.signatures, strict=True))
         model = self._model
-        homes = {name: {b.model: model.get_submodule(_path(b.model)) for b in p.bindings} for name, p in plans.items()}
-        deltas = [d for name, (s, a) in entries.items() for d in _places(s, a, plans[name], homes[name])]
+        homes = {
+            name: {b.model: model.get_submodule(path_of(b.model)) for b in p.bindings} for name, p in plans.items()
+        }
+        deltas = [d for name, (s, a) in entries.items() for d in places(s, a, plans[name], homes[name])]
         self._refuse_twice(deltas)
         commit(deltas, [])
         self._owners |= {name: {n: weakref.ref(m) for n, m in home.items()} for name, home in homes.items()}
@@ -214,7 +238,7 @@ class Patch:
         homes: dict[str, nn.Module] = {}
         for path, reference in self._owners[name].items():
             owner = reference()
-            if root is not None and not force and (owner is None or _find(root, path) is not owner):
+            if root is not None and not force and (owner is None or find_owner(root, path) is not owner):
                 raise PatchStateError(
                     f"{path} is not the one that was patched: the module was replaced meanwhile. Put it back, or "
                     "call unpatch(force=True) to restore the clean values of what was patched all the same."
@@ -224,7 +248,7 @@ class Patch:
         if root is None and not homes:
             raise PatchStateError(f"the {self._label} that was patched does not exist any more")
         signature, strength = self._entries[name]
-        return _places(signature, strength if alpha is None else alpha, self._plans[name], homes)
+        return places(signature, strength if alpha is None else alpha, self._plans[name], homes)
 
     def _refuse_twice(self, deltas: list[Place]) -> None:
         seen: set[tuple[nn.Module, str, str]] = set()
@@ -264,28 +288,3 @@ def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Seque
     if len(values) != len(signatures):
         raise ValueError(f"{len(signatures)} signatures but {len(values)} values of alpha")
     return tuple(strength(v, s.config.corruption.name) for s, v in zip(signatures, values, strict=True))
-
-
-def _places(
-    signature: RobustWeightSignature, alpha: float, plan: SignaturePlan, homes: Mapping[str, nn.Module]
-) -> list[Place]:
-    """What one signature adds where. `homes`: the owning module of each tensor's name, as far as it exists."""
-    order = signature.config.digest
-    return [
-        (homes[b.model], b.model.rpartition(".")[2], Delta(order, b.model, signature, b.pieces, alpha))
-        for b in plan.bindings
-        if b.model in homes
-    ]
-
-
-def _path(name: str) -> str:
-    """The module path of a tensor's name."""
-    return name.rpartition(".")[0]
-
-
-def _find(model: nn.Module, name: str) -> nn.Module | None:
-    """The module that holds a tensor now."""
-    try:
-        return model.get_submodule(_path(name))
-    except AttributeError:
-        return None

@@ -5,12 +5,12 @@ The frozen types only; `planner.plan_patch` makes them and `patching.patch` carr
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from rws_hub.cells import Slice
 from rws_hub.errors import IncompatibleModelError
-from rws_hub.report import fold_names, fold_pairs
+from rws_hub.report import fold_names, fold_pairs, table
 from rws_hub.resolve import Piece
 
 # A model whose sketch is less alike than this shares no ancestor with the source (docs/DECISIONS.md).
@@ -29,11 +29,19 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why one tensor has no home: `name` as the signature or the model spells it, and the reason in words."""
+    """Why one tensor has no home.
+
+    Attributes:
+        reason: one word.
+        name: the tensor as the signature spells it; empty where it is about the model alone.
+        detail: what was expected and what was found.
+        model: the model's tensor that is meant, if there is one.
+    """
 
     reason: Reason
     name: str
     detail: str
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class SignaturePlan:
         family, dialect, prefix: what explained the model's names.
         bindings: where each delta goes.
         rejected: everything that stands against it; empty means that it fits.
+        diagnosis: the reason for all that in one line; empty if it fits.
         resized: untouched tensors of another shape (another input size), which do not matter.
         similarity: estimated cosine between the model's weights and the signature's clean source
             (-1 to 1), or None where the values could not be read.
@@ -57,6 +66,7 @@ class SignaturePlan:
     prefix: str
     bindings: tuple[Binding, ...]
     rejected: tuple[Rejection, ...]
+    diagnosis: str
     resized: tuple[str, ...]
     similarity: float | None
     touched: int
@@ -67,24 +77,30 @@ class SignaturePlan:
         return not self.rejected
 
     def explain(self) -> str:
-        """The report as text: one line a tensor group, numbered layers folded together."""
+        """The report as a table: one line a tensor group, numbered layers folded together."""
         where = f"{self.family} in {self.dialect} names" + (f" under '{self.prefix}'" if self.prefix else "")
         head = f"{self.name}: {'fits' if self.ok else 'does not fit'}, {where}"
         if not self.ok:
-            details: dict[tuple[str, str], list[str]] = {}
+            rejected: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
             for r in self.rejected:
-                details.setdefault((r.reason, r.detail), []).append(r.name)
-            lines = [f"  {reason:<10} {n}  {d}" for (reason, d), names in details.items() for n in fold_names(names)]
-            return "\n".join([head, *lines])
+                pair = (r.model, r.name) if r.model else (r.name, "")
+                rejected.setdefault((r.reason, r.detail, bool(r.model)), []).append(pair)
+            found = [
+                (t or "-", why, s, detail) if there else (s, why, "-", detail)
+                for (why, detail, there), pairs in rejected.items()
+                for s, t in fold_pairs(pairs)
+            ]
+            lines = table(("Tensor", "Status", "In the model", "Details"), found)
+            return "\n".join([head, self.diagnosis, "", *lines])
         pieces = [(p, b.model) for b in self.bindings for p in b.pieces]
-        parts = Counter(p.canonical for p, _ in pieces)
-        pairs = [(p.canonical + (_rows(p) if parts[p.canonical] > 1 else ""), model) for p, model in pieces]
-        lines = [f"  accepted   {s}" + (f"  ->  {t}" if t != s else "") for s, t in fold_pairs(pairs)]
-        lines += [f"  untouched  {n}  (another shape here; not part of the signature)" for n in self.resized]
-        lines.append(f"  touches {self.touched:,} weights and statistics in {len(self.bindings)} tensors")
+        pairs = [(p.canonical + _part(p.part), model + _part(p.model_part)) for p, model in pieces]
+        rows = [(s, "accepted", "=" if t == s else t) for s, t in fold_pairs(pairs)]
+        rows += [(n, "untouched", "another shape here; not part of the signature") for n in fold_names(self.resized)]
+        lines = table(("Tensor", "Status", "In the model"), rows)
+        lines += ["", f"touches {self.touched:,} weights and statistics in {len(self.bindings)} tensors"]
         if self.similarity is not None:
-            lines.append(f"  kinship: {self.kinship}")
-        return "\n".join([head, *lines])
+            lines.append(f"kinship: {self.kinship}")
+        return "\n".join([head, "", *lines])
 
     @property
     def kinship(self) -> str:
@@ -126,17 +142,17 @@ class PatchPlan:
         """
         for signature in self.signatures:
             if signature.rejected:
-                first = signature.rejected[0]
-                more = len(signature.rejected) - 1
+                count = len(signature.rejected)
                 raise IncompatibleModelError(
-                    f"cannot patch {self.target} with {signature.name!r}: {first.reason} {first.name} "
-                    f"({first.detail})"
-                    + (f", and {more} more" if more else "")
-                    + ". Nothing was changed. print(plan_patch(...).explain()), or `rws check`, shows the whole list.",
+                    f"cannot patch {self.target} with {signature.name!r}: {signature.diagnosis}. "
+                    f"Nothing was changed. {count} tensor{'s' if count > 1 else ''} in all: "
+                    "print(plan_patch(...).explain()), or `rws check`, shows the list.",
                     self,
                 )
         return self
 
 
-def _rows(piece: Piece) -> str:
-    return f"[{piece.rows[0]}:{piece.rows[1]}]"
+def _part(part: Slice | None) -> str:
+    if part is None:
+        return ""
+    return f"[{part.start}:{part.stop}]" if part.axis == 0 else f"[:, {part.start}:{part.stop}]"

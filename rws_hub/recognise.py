@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rws_hub.names import Family, Layout, Row, Shape, families
-from rws_hub.resolve import HEADS, IDENTITY, Piece, plain_names, spell
+from rws_hub.cells import Cell, Shape
+from rws_hub.names import Family, Layout, Numbering, Row, families
+from rws_hub.resolve import HEADS, IDENTITY, Piece, plain_names
 
 # Added by wrappers in front of every name.
 _WRAPPERS = ("module", "timm_model")
@@ -14,99 +15,131 @@ _WRAPPERS = ("module", "timm_model")
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """A model's layout, explained. `pieces` maps every canonical body tensor onto the model's own."""
+    """A model's layout, explained.
 
-    family: str
+    `pieces` maps every canonical body tensor onto the model's own. Where two of them are the same part of one
+    canonical tensor, it is their sum.
+    """
+
+    table: Family | None
     dialect: str
     prefix: str
     body: Mapping[str, Shape]
     head: Mapping[str, Shape]
     pieces: tuple[Piece, ...]
 
+    @property
+    def family(self) -> str:
+        """Name of the table, or "identity"."""
+        return self.table.name if self.table else IDENTITY
 
-def recognise(layout: Layout) -> list[Recognition]:
-    """Every complete explanation of a model's layout by a table; the identity one when there is none."""
+
+def recognise(layout: Layout, tables: Iterable[Family] | None = None) -> list[Recognition]:
+    """Every complete explanation of a model's layout by a table; the identity one when there is none.
+
+    Args:
+        layout: names and shapes of a model.
+        tables: where to look; None: in every table of the package.
+    """
     actual = plain_names(layout)
     plain = {p: layout[a] for p, a in actual.items()}
-    found = [
-        r
-        for family in families().values()
-        for dialect in family.dialects
-        for prefix in _prefixes(family, dialect, plain)
-        if (r := _explain(family, dialect, prefix, plain, actual))
-    ]
-    return found or [_identity(plain, actual)]
+    found: dict[frozenset[Piece], Recognition] = {}
+    for family in families().values() if tables is None else tables:
+        for dialect in family.dialects:
+            for prefix in _prefixes(family, dialect, plain):
+                if explained := _explain(family, dialect, prefix, plain, actual):
+                    # Two dialects that spell this backbone alike are one explanation.
+                    found.setdefault(frozenset(explained.pieces), explained)
+    return list(found.values()) or [_identity(plain, actual)]
 
 
-def _prefixes(family: Family, dialect: str, plain: Layout) -> set[str]:
+def _prefixes(family: Family, dialect: str, plain: Layout) -> list[str]:
     """What stands before the un-numbered body names of a dialect (a stem occurs once per backbone)."""
-    cells = [c for r in family.rows if not r.head and (c := r.cells[dialect])]
+    cells = [c for r in family.rows if r.is_body and (c := r.cells[dialect])]
     stems = [c for c in cells if not c.is_numbered]
-    return {
-        ".".join(parts[:cut]) + ("." if cut else "")
-        for name in plain
-        for parts in [name.split(".")]
-        for cut in range(len(parts))
-        if any(c.parse(".".join(parts[cut:])) is not None for c in stems)
-    }
+    lasts = {c.template.rpartition(".")[2] for c in stems}
+    found: dict[str, None] = {}
+    for name in plain:
+        parts = name.split(".")
+        if parts[-1] not in lasts and not any("{" in last for last in lasts):
+            continue
+        for cut in range(len(parts)):
+            if any(c.parse(".".join(parts[cut:])) is not None for c in stems):
+                found[".".join(parts[:cut]) + ("." if cut else "")] = None
+    return sorted(found)
 
 
 def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: Mapping[str, str]) -> Recognition | None:
     """The recognition of everything below `prefix`, or None if one name or row block is left over."""
-    parent = prefix[: prefix[:-1].rfind(".") + 1]
+    head, outside = _outside(family, dialect, prefix, plain)
+    inside = {n.removeprefix(prefix): s for n, s in plain.items() if n.startswith(prefix) and n not in outside}
+    rows = [r for r in family.rows if r.is_body and (not r.condition or r.condition.holds(dialect, inside))]
+    numbering = family.numbering(dialect, inside)
     body: dict[str, Shape] = {}
-    head: dict[str, Shape] = {}
+    covered: dict[str, int] = {}
     pieces: list[Piece] = []
+    unseen = {r.text for r in rows if r.needed}
     numbered = False
-    for name, shape in plain.items():
-        row, fields = _row_of(family, dialect, prefix, parent, name)
-        if row is None:
-            if name.startswith(prefix):
+    for name, shape in inside.items():
+        found = list(_pieces(family, dialect, name, shape, rows, numbering))
+        for row, cell, piece, full in found:
+            if body.setdefault(piece.canonical, full) != full:
                 return None
-            continue
-        home = row.cells[family.canonical]
-        if home is None:
-            continue
-        canonical = home.format(fields)
-        if row.head:
-            head[canonical] = shape
-            continue
-        numbered = numbered or any(isinstance(v, int) for v in fields.values())
-        full = _canonical_shape(family, dialect, row, shape)
-        if body.setdefault(canonical, full) != full:
+            size = full[0] if full else 1
+            own = size if piece.part is None else piece.part.stop - piece.part.start
+            covered[piece.canonical] = covered.get(piece.canonical, 0) + (0 if cell.additive else own)
+            unseen.discard(row.text)
+            numbered = numbered or cell.is_numbered
+            pieces.append(Piece(piece.canonical, piece.part, actual[prefix + name], piece.model_part))
+        if not found:
             return None
-        pieces += [
-            Piece(canonical, p.rows, actual[prefix + p.model], p.model_rows)
-            for p in spell(family, dialect, canonical, full)
-            if prefix + p.model == name
-        ]
-    covered = {c: 0 for c in body}
-    for piece in pieces:
-        covered[piece.canonical] += piece.rows[1] - piece.rows[0]
-    if not numbered or any(rows != (body[c][0] if body[c] else 1) for c, rows in covered.items()):
+    if unseen or not numbered or any(covered[n] != (shape[0] if shape else 1) for n, shape in body.items()):
         return None
-    return Recognition(family.name, dialect, prefix, _ordered(family, body), head, tuple(pieces))
+    return Recognition(family, dialect, prefix, _ordered(family, body), head, tuple(pieces))
 
 
-def _row_of(
-    family: Family, dialect: str, prefix: str, parent: str, name: str
-) -> tuple[Row | None, dict[str, int | str]]:
+def _outside(family: Family, dialect: str, prefix: str, plain: Layout) -> tuple[dict[str, Shape], set[str]]:
+    """The canonical head below (or beside) `prefix`, and every name that is no part of the backbone."""
+    parent = prefix[: prefix[:-1].rfind(".") + 1]
+    head: dict[str, Shape] = {}
+    names: set[str] = set()
     for row in family.rows:
-        cell = row.cells[dialect]
-        if cell is None:
+        cell, home = row.cells[dialect], row.cells[family.canonical]
+        if row.is_body or cell is None:
             continue
         start = parent if cell.in_parent else prefix
-        if name.startswith(start) and (fields := cell.parse(name.removeprefix(start))) is not None:
-            return row, fields
-    return None, {}
+        for name, shape in plain.items():
+            fields = cell.parse(name.removeprefix(start)) if name.startswith(start) and name not in names else None
+            if fields is None:
+                continue
+            names.add(name)
+            if home is not None:
+                head[home.format(fields)] = shape
+    return head, names
 
 
-def _canonical_shape(family: Family, dialect: str, row: Row, shape: Shape) -> Shape:
-    home, cell = row.cells[family.canonical], row.cells[dialect]
-    assert home is not None and cell is not None
-    if not shape or dialect == family.canonical or home.parts == cell.parts:
-        return shape
-    return (shape[0] // cell.parts * home.parts, *shape[1:])
+def _pieces(
+    family: Family, dialect: str, name: str, shape: Shape, rows: Iterable[Row], numbering: Numbering
+) -> Iterator[tuple[Row, Cell, Piece, Shape]]:
+    """What one tensor of a model holds: rows whose parts of it do not overlap, and the canonical shapes they imply."""
+    taken: list[Cell] = []
+    for row in rows:
+        cell, home = row.cells[dialect], row.cells[family.canonical]
+        if cell is None or home is None or (fields := family.read(row, dialect, name, numbering)) is None:
+            continue
+        if dialect == family.canonical:
+            yield row, cell, Piece(name, None, name, None), shape
+            return
+        if not cell.additive and any(cell.view.overlaps(other.view) for other in taken):
+            continue  # an alternative spelling; the first one is the one
+        part = cell.view.of(shape) if cell.takes(shape) else None
+        full = None if part is None else home.view.whole(part)
+        if full is None:
+            continue
+        if not cell.additive:
+            taken.append(cell)
+        piece = Piece(home.format(fields), home.view.slice(full), name, cell.view.slice(shape))
+        yield row, cell, piece, full
 
 
 def _ordered(family: Family, body: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -120,8 +153,8 @@ def _identity(plain: Layout, actual: Mapping[str, str]) -> Recognition:
     own = {n.removeprefix(prefix): s for n, s in plain.items()}
     body = {n: s for n, s in own.items() if n.split(".")[0] not in HEADS}
     head = {n: s for n, s in own.items() if n not in body}
-    pieces = tuple(Piece(n, (0, r), actual[prefix + n], (0, r)) for n, s in body.items() for r in [s[0] if s else 1])
-    return Recognition(IDENTITY, IDENTITY, prefix, body, head, pieces)
+    pieces = tuple(Piece(n, None, actual[prefix + n], None) for n in body)
+    return Recognition(None, IDENTITY, prefix, body, head, pieces)
 
 
 def _wrapping(names: Iterable[str]) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 # A number with a leading zero is text: folded, "07" could not be told from "7".
 _NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d*)(?!\d)", re.ASCII)
 _GAP = "\0"
+_LEAVES = ("weight", "bias", "running_mean", "running_var")
+_LEAF = re.compile(rf"\.({'|'.join(_LEAVES)})(?![\w.])")
 
 
 def fold_names(names: Iterable[str]) -> list[str]:
@@ -17,12 +19,37 @@ def fold_names(names: Iterable[str]) -> list[str]:
 
 
 def fold_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same for (source, target) pairs whose numbers move together."""
+    """The same for (source, target) pairs whose numbers move together, and whose last words do."""
     groups: dict[tuple[str, str], list[tuple[list[int], list[int]]]] = {}
     for source, target in dict.fromkeys(pairs):
         key = (_NUMBER.sub(_GAP, source), _NUMBER.sub(_GAP, target))
         groups.setdefault(key, []).append((_numbers(source), _numbers(target)))
-    return [line for (s, t), members in groups.items() for line in _fold_group(s, t, members)]
+    return _fold_leaves([line for (s, t), members in groups.items() for line in _fold_group(s, t, members)])
+
+
+def _fold_leaves(lines: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`norm.{weight,bias}` for the two lines that differ in that word only, on both sides."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for source, target in lines:
+        leaf = _LEAF.search(source)
+        word = leaf[1] if leaf else ""
+        same = bool(leaf) and (not target or [m[1] for m in _LEAF.finditer(target)] == [word])
+        key = (_LEAF.sub("." + _GAP, source), _LEAF.sub("." + _GAP, target)) if same else (source, target)
+        groups.setdefault(key, []).append(word)
+    out: list[tuple[str, str]] = []
+    for (source, target), words in groups.items():
+        ordered = sorted(words, key=_LEAVES.index) if _GAP in source else words
+        text = ordered[0] if len(ordered) == 1 else "{" + ",".join(ordered) + "}"
+        out.append((source.replace(_GAP, text), target.replace(_GAP, text)))
+    return out
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a plain table: columns as wide as their longest text, a rule below the header."""
+    rows = [header, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "-+-".join("-" * width for width in widths), *lines[1:]]
 
 
 def _fold_group(source: str, target: str, members: list[tuple[list[int], list[int]]]) -> list[tuple[str, str]]:

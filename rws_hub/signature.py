@@ -14,17 +14,17 @@ import torch
 from rws_hub import artifact, codec, contents, hub
 from rws_hub._version import __version__
 from rws_hub.codec import Packed
-from rws_hub.config import check_labels, parse_config, strength
+from rws_hub.config import check_labels, oldest_format, parse_config, strength
 from rws_hub.errors import ExtractionError
 from rws_hub.extract import Trio, executed_modules, extract
 from rws_hub.identity import describe_backbone
 from rws_hub.layers import SHALLOW_SHARE, LayerRule
+from rws_hub.names import read_table
 from rws_hub.payload import payload_tensors, read_payload, write_payload
 from rws_hub.results import Results
 from rws_hub.sources import WeightsLike, canonical_weights, open_weights
 from rws_hub.spec import (
     FORMAT,
-    FORMAT_VERSION,
     Codec,
     Corruption,
     Data,
@@ -108,6 +108,7 @@ class RobustWeightSignature:
         base_model: str | None = None,
         base_revision: str | None = None,
         example_input: torch.Tensor | None = None,
+        table: str | Path | None = None,
         description: str = "",
         progress: bool = False,
     ) -> RobustWeightSignature:
@@ -132,11 +133,14 @@ class RobustWeightSignature:
             example_input: one input batch; only for `layers="shallow"` or a number on a backbone that no
                 name table covers and no symbolic trace can follow: `standard` is run on it once to learn the
                 execution order.
+            table: a name table of your own (docs/NAMES.md) for a backbone that the package knows no names of; it
+                becomes part of the signature.
             description: free text for the card.
             progress: show a progress bar on stderr.
 
         Raises:
             CheckpointError, ExtractionError: naming the tensor, what was expected and what was found.
+            NameTableError: a table that cannot be read.
         """
         if type(bits) is not int or bits not in (2, 3, 4, 5, 6, 7, 8, 32):
             raise ExtractionError(f"bits={bits!r}: expected a whole number from 2 to 8, or 32 for plain float32")
@@ -148,25 +152,27 @@ class RobustWeightSignature:
             check_labels(license, about, base_model, base_revision)
         except ValueError as error:
             raise ExtractionError(str(error).removeprefix("config.json: ")) from error
+        names = None if table is None else read_table(table)
         trio = Trio(
-            canonical_weights(open_weights(standard, "standard")),
-            canonical_weights(open_weights(robust, "robust")),
-            None if pretrained is None else canonical_weights(open_weights(pretrained, "pretrained")),
+            canonical_weights(open_weights(standard, "standard"), names),
+            canonical_weights(open_weights(robust, "robust"), names),
+            None if pretrained is None else canonical_weights(open_weights(pretrained, "pretrained"), names),
         )
         executed = executed_modules(standard, example_input, trio.standard)
         found = extract(trio, layers, bits, batchnorm == "delta", executed, progress)
         payload = write_payload(found.tensors)
         named = () if isinstance(layers, (str, int)) else tuple(layers)
+        backbone = describe_backbone(standard, trio.standard.recognition, base_model, base_revision)
         config = SignatureConfig(
             format=FORMAT,
-            format_version=FORMAT_VERSION,
+            format_version=oldest_format(backbone),
             rws_hub_version=__version__,
             description=description,
             license=license,
             corruption=about,
             recommended_alpha=alpha,
             relative_error=found.relative_error,
-            backbone=describe_backbone(standard, trio.standard.recognition, base_model, base_revision),
+            backbone=backbone,
             sources=found.sources,
             sketch=found.sketch,
             extraction=Extraction(

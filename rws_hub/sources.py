@@ -6,8 +6,9 @@ block by block, keeps a few blocks in memory and no more.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from rws_hub.cells import Shape
 from rws_hub.errors import CheckpointError
-from rws_hub.names import Shape
+from rws_hub.names import Family
 from rws_hub.recognise import Recognition, recognise
-from rws_hub.resolve import Piece
+from rws_hub.resolve import IDENTITY, Piece
 
 WeightsLike: TypeAlias = "nn.Module | Mapping[str, torch.Tensor] | str | Path"
 
@@ -175,30 +177,65 @@ class CanonicalWeights:
     rows: Callable[[str, int, int], torch.Tensor]
 
 
-def canonical_weights(weights: Weights) -> CanonicalWeights:
-    """Explain a source's names.
+def canonical_weights(weights: Weights, table: Family | None = None) -> CanonicalWeights:
+    """Explain a source's names, by one table or by those of the package.
 
     Raises:
-        CheckpointError: nothing floating in it, or several backbones that could be meant.
+        CheckpointError: nothing floating in it, several backbones that could be meant, or a table that does not
+            explain it.
     """
     if not weights.layout:
         raise CheckpointError(f"{weights.label}: holds no floating tensors")
-    found = recognise(weights.layout)
+    found = recognise(weights.layout, None if table is None else [table])
     if len(found) > 1:
         places = ", ".join(f"{r.family} under '{r.prefix}'" for r in found)
         raise CheckpointError(f"{weights.label}: several backbones could be meant ({places}); pass one of them alone")
-    pieces: dict[str, list[Piece]] = {}
-    for piece in sorted(found[0].pieces, key=lambda p: p.rows):
-        pieces.setdefault(piece.canonical, []).append(piece)
+    if table is not None and found[0].family == IDENTITY:
+        raise CheckpointError(
+            f"{weights.label}: the table {table.name} explains its names in none of its dialects "
+            f"({', '.join(table.dialects)}); every tensor must have a row"
+        )
+    homes = by_canonical(found[0].pieces)
+    body = found[0].body
 
     def rows(name: str, start: int, stop: int) -> torch.Tensor:
-        parts = [_overlap(weights, p, start, stop) for p in pieces[name] if p.rows[0] < stop and p.rows[1] > start]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return gather(weights, homes[name], body[name], start, stop)
 
     return CanonicalWeights(weights.label, found[0], rows)
 
 
-def _overlap(weights: Weights, piece: Piece, start: int, stop: int) -> torch.Tensor:
-    """The part of canonical rows [start, stop) that one piece holds, read where the model keeps it."""
-    shift = piece.model_rows[0] - piece.rows[0]
-    return weights.rows(piece.model, max(start, piece.rows[0]) + shift, min(stop, piece.rows[1]) + shift)
+def by_canonical(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
+    """Pieces by the canonical tensor that they are parts of, in the order of their row blocks."""
+    homes: dict[str, list[Piece]] = {}
+    for piece in sorted(pieces, key=lambda p: p.part.start if p.part else 0):
+        homes.setdefault(piece.canonical, []).append(piece)
+    return homes
+
+
+def gather(weights: Weights, pieces: Iterable[Piece], shape: Shape, start: int, stop: int) -> torch.Tensor:
+    """Rows [start, stop) of a canonical tensor, put together from where the model keeps them.
+
+    Pieces that are the same part of it are summed, in float64.
+    """
+    parts: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for piece in pieces:
+        first, last = (piece.part.start, piece.part.stop) if piece.part else (0, shape[0] if shape else 1)
+        if first < stop and last > start:
+            own = (max(start, first) - first, min(stop, last) - first)
+            parts.setdefault((first, last), []).append(
+                _read(weights, piece, (last - first, *shape[1:]) if shape else (), *own)
+            )
+    summed = [p[0] if len(p) == 1 else functools.reduce(torch.add, (x.double() for x in p)) for p in parts.values()]
+    return summed[0] if len(summed) == 1 else torch.cat(summed)
+
+
+def _read(weights: Weights, piece: Piece, shape: Shape, start: int, stop: int) -> torch.Tensor:
+    """Rows [start, stop) of one piece, whose canonical part has this shape."""
+    found, home = weights.layout[piece.model], piece.model_part
+    if home is not None and home.axis == 0:
+        return weights.rows(piece.model, home.start + start, home.start + stop).reshape(stop - start, *shape[1:])
+    if found[:1] != shape[:1]:  # axes of length 1 stand in front of one of the two: read it all
+        return weights.rows(piece.model, 0, found[0] if found else 1).reshape(shape)[start:stop]
+    block = weights.rows(piece.model, start, stop)
+    block = block if home is None else block.narrow(home.axis, home.start, home.stop - home.start)
+    return block.reshape(stop - start, *shape[1:])

@@ -21,7 +21,8 @@ PAYLOAD_FILE = "rws.safetensors"
 CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
 FORMAT = "rws"
-FORMAT_VERSION = 1
+# The newest one; a config states the oldest that can hold it.
+FORMAT_VERSION = 2
 MAX_CONFIG_BYTES = 16 * 2**20
 
 # The only keys that a digest leaves out: the digest itself and the text that a person may edit.
@@ -48,6 +49,7 @@ class Backbone:
         layout: canonical name -> shape of every floating parameter and buffer of the body.
         head: the same for the classification head, which a signature never touches.
         function: advisory facts that names and shapes cannot show (activation, norm eps).
+        table: the name table itself, where it is not one of the package (since format 2).
     """
 
     library: str
@@ -59,6 +61,7 @@ class Backbone:
     layout: dict[str, tuple[int, ...]]
     head: dict[str, tuple[int, ...]]
     function: dict[str, str]
+    table: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,7 @@ def test_a_sealed_config_must_still_keep_every_rule(path, value, message):
         ('{"format": "rws", "format_version": true}', CorruptArtifactError, "must be a positive integer, found True"),
         ('{"format": "rws", "format_version": 0}', CorruptArtifactError, "must be a positive integer, found 0"),
         ('{"format": "rws", "format_version": "1"}', CorruptArtifactError, "must be a positive integer, found '1'"),
-        ('{"format": "rws", "format_version": 2}', FormatVersionError, "is of format 2; this rws-hub reads up to"),
+        ('{"format": "rws", "format_version": 3}', FormatVersionError, "is of format 3; this rws-hub reads up to"),
         ("not json", CorruptArtifactError, "not valid JSON"),
         (" " * (MAX_CONFIG_BYTES + 1), CorruptArtifactError, "at most 16,777,216 are allowed"),
     ],
@@ -209,7 +209,7 @@ def test_a_newer_format_says_which_version_to_install(stated, advice):
     newer = {"format": "rws", "format_version": 99, "rws_hub_version": stated, "unheard of": {}}
     with pytest.raises(FormatVersionError) as caught:
         parse_config(json.dumps(newer))
-    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format 1. {advice}"
+    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format 2. {advice}"
 
 
 @pytest.mark.parametrize("text", ["a/b", "timm/resnet50.a1_in1k", "A-1/b_2"])

@@ -4,23 +4,25 @@ import re
 
 import pytest
 
-from rws_hub.names import WORDS, Cell, families, parse_family
+from rws_hub.cells import WORDS, Cell, View
+from rws_hub.errors import NameTableError
+from rws_hub.names import MAX_TABLE_BYTES, families, parse_family, read_table, table_of
 from rws_hub.recognise import recognise
-from rws_hub.resolve import spell
 
 ROWS = [
-    pytest.param(family, row, id=f"{family.name}-{next(c for c in row.cells.values() if c).template}")
+    pytest.param(family, row, id=f"{family.name}-{row.text.split()[0]}-{i}")
     for family in families().values()
-    for row in family.rows
+    for i, row in enumerate(family.rows)
 ]
 
 
 def field_values(cell):
     """A few values for every field of a template."""
-    fields = re.findall(r"\{([a-z]+)", cell.template)
-    for number in (0, 1, 9, 10, 123):
+    fields = re.findall(r"\{(?:\d\*)?([a-z]+)", cell.template)
+    for number in (1, 2, 9, 10, 123):
         for word in range(4):
-            yield {f: WORDS[f][word % len(WORDS[f])] if f in WORDS else number + i for i, f in enumerate(fields)}
+            values = {f: WORDS[f][word % len(WORDS[f])] if f in WORDS else number + i for i, f in enumerate(fields)}
+            yield values | dict(cell.fixed)
 
 
 @pytest.mark.parametrize(("family", "row"), ROWS)
@@ -29,27 +31,8 @@ def test_a_row_parses_and_formats_every_dialect(family, row):
         for fields in field_values(cell):
             name = cell.format(fields)
             assert cell.parse(name) == fields
-            for other in filter(None, row.cells.values()):
-                assert other.parse(other.format(fields)) == fields
             assert cell.parse(name + "x") is None
             assert cell.parse("x." + name) is None
-
-
-@pytest.mark.parametrize(("family", "row"), ROWS)
-def test_a_name_is_spelled_by_one_row_only(family, row):
-    for dialect, cell in row.cells.items():
-        if cell is None:
-            continue
-        for fields in field_values(cell):
-            name = cell.format(fields)
-            rivals = [r for r in family.rows if (c := r.cells[dialect]) and c.parse(name) is not None]
-            # Row blocks of one tensor are several rows with one template; a shared head may have two sources.
-            assert {r.cells[dialect].template for r in rivals} == {cell.template}
-            assert (
-                row.head
-                or sorted(r.cells[dialect].part for r in rivals) == list(range(cell.parts))
-                or (dialect == family.canonical and len(rivals) == cell.parts)
-            )
 
 
 @pytest.mark.parametrize("family", families().values(), ids=families())
@@ -58,8 +41,8 @@ def test_row_blocks_of_a_table_fill_whole_tensors(family):
         blocks = {}
         for row in family.rows:
             cell = row.cells[dialect]
-            if cell and cell.parts > 1:
-                blocks.setdefault((cell.template, cell.parts), []).append(cell.part)
+            if cell and cell.view.parts > 1:
+                blocks.setdefault((cell.template, cell.view.parts), []).append(cell.view.part)
         for (template, parts), found in blocks.items():
             assert sorted(found) == list(range(parts)), template
 
@@ -68,48 +51,51 @@ def test_row_blocks_of_a_table_fill_whole_tensors(family):
 def test_every_body_row_belongs_to_a_unit(family):
     for row in family.rows:
         cell = row.cells[family.canonical]
-        if cell is None or row.head:
+        if cell is None or not row.is_body:
             continue
         for fields in field_values(cell):
             assert family.unit_of(cell.format(fields)) is not None, cell.template
     assert family.unit_of("something.else.weight") is None
 
 
+def in_order(family, names):
+    return [family.unit_of(n)[1] for n in sorted(names, key=lambda n: family.unit_of(n)[0])]
+
+
 def test_units_come_in_execution_order_and_numbers_are_compared_as_numbers():
-    vit, resnet = families()["vit"], families()["resnet"]
     names = ["norm.weight", "blocks.10.norm1.bias", "blocks.9.mlp.fc1.weight", "cls_token", "blocks.0.attn.qkv.bias"]
-    ordered = sorted(names, key=lambda n: vit.unit_of(n)[0])
-    assert [vit.unit_of(n)[1] for n in ordered] == ["embed", "blocks.0", "blocks.9", "blocks.10", "norm"]
+    assert in_order(families()["vit"], names) == ["embed", "blocks.0", "blocks.9", "blocks.10", "norm"]
     names = ["layer2.0.conv1.weight", "layer1.10.bn1.bias", "layer1.9.conv2.weight", "bn1.weight", "conv1.weight"]
-    ordered = sorted(names, key=lambda n: resnet.unit_of(n)[0])
-    assert [resnet.unit_of(n)[1] for n in ordered] == ["stem", "stem", "layer1.9", "layer1.10", "layer2.0"]
+    assert in_order(families()["resnet"], names) == ["stem", "stem", "layer1.9", "layer1.10", "layer2.0"]
 
 
-@pytest.mark.parametrize(
-    ("template", "name", "fields"),
-    [
-        ("layer{s+1}.{b}.weight", "layer1.0.weight", {"s": 0, "b": 0}),
-        ("layer{s+1}.{b}.weight", "layer0.0.weight", None),
-        ("layer{s+1}.{b}.weight", "layer1.00.weight", None),
-        ("layer{s+1}.{b}.weight", "layer01.0.weight", None),
-        ("layer{s+1}.{b}.weight", "layer1.-1.weight", None),
-        ("layer{s+1}.{b}.weight", "layer1x0.weight", None),
-        ("layer{s+1}.{b}.weight", "layer1.٣.weight", None),
-        ("a.{bn}", "a.running_var", {"bn": "running_var"}),
-        ("a.{bn}", "a.num_batches_tracked", None),
-        ("a.{wb}", "a.weights", None),
-    ],
-)
-def test_templates_match_whole_names_and_plain_numbers_only(template, name, fields):
-    assert Cell(template).parse(name) == fields
+def test_a_down_sampling_layer_comes_before_the_blocks_of_its_stage_and_after_those_of_the_one_before():
+    names = [f"layers.{s}.blocks.{b}.norm1.bias" for s in (2, 10, 1) for b in (1, 0)]
+    names += [f"layers.{s}.downsample.norm.bias" for s in (10, 1, 2)]
+    assert in_order(families()["swin"], names) == [
+        f"layers.{s}.{unit}" for s in (1, 2, 10) for unit in ("downsample", "blocks.0", "blocks.1")
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("columns: a | b\nx.weight", "t.map line 2: 1 cells for 2 columns"),
-        ("columns: a | b\n\nx.{i} | y.{j}", "t.map line 3: the cells of a row must hold the same fields"),
-        ("columns: a | b\nx.{i} | y", "t.map line 2: the cells of a row must hold the same fields"),
+        ("columns: a | b\nx.weight", "t, line 2: 1 cells for 2 columns"),
+        ("columns: a | b\n\nx.{i} | y.{j}", "t, line 3: the cells of a row must hold the same fields"),
+        ("columns: a | b\nx.{i} | y", "t, line 2: the cells of a row must hold the same fields"),
+        ("columns: a | b\nx.{i}{j} | =", "t, line 2: .* with text between two fields"),
+        ("columns: a | b\nx.{i}.{i} | =", "t, line 2: .* holds a field twice"),
+        ("columns: a | b\nx[3/3] | y", r"t, line 2: \[3/3\] is no view"),
+        ("columns: a | b\nx | y[:,:1]", "can only be added"),
+        ("columns: a | b\nx/y | z", "is no name template"),
+        ("columns: a | b\nx y | z", "is no name template"),
+        ("columns: a | b\n- | z", "the first column holds the canonical name"),
+        ("columns: a | b\nwith y: x | z", "no row above is about y"),
+        ("columns: a | a\nx | z", "expected a line `columns: a [|] b`"),
+        ("columns: a\nx", "expected a line `columns: a [|] b`"),
+        ("columns: a | b", "and rows below it"),
+        ("x | y", "t, line 1: 2 cells for 0 columns"),
+        ("#" * (MAX_TABLE_BYTES + 1), "a table has at most 65,536"),
     ],
 )
 def test_a_table_with_a_mistake_is_refused_with_its_line(text, message):
@@ -118,14 +104,77 @@ def test_a_table_with_a_mistake_is_refused_with_its_line(text, message):
 
 
 def test_the_notation():
-    text = "# a comment\ncolumns: a | b | c\nunit u{i}: x.{i} y\nx.{i}[1/3] | ^z.{i} | =  # why\nhead: h | - | ="
+    text = """# a comment
+        columns: a | b | c
+        unit u{i}: x.{i} y
+        r | s | -
+        x.{i}[1/3] | z.{i} | =  # why
+        with r: p | p[:,1:] | -
+        without r: p | p | =
+        needs: q[None] | q | +q[:,:1]
+        head: h | - | ^h<7,7>
+        extra: - | m | =
+    """
     family = parse_family("t", text)
-    row, head = family.rows
-    assert row.cells["a"] == Cell("x.{i}", part=1, parts=3)
-    assert row.cells["b"] == row.cells["c"] == Cell("z.{i}", in_parent=True)
-    assert head.head and head.cells == {"a": Cell("h"), "b": None, "c": None}
-    assert family.canonical == "a"
-    assert family.unit_of("x.4.weight") == ((0, 4), "u4")
+    assert family.text == text and family.canonical == "a"
+    r, x, with_r, without_r, q, head, extra = family.rows
+    assert r.cells["c"] is None and r.is_body
+    assert x.cells["a"] == Cell("x.{i}", View(part=1, parts=3)) and x.cells["b"] == x.cells["c"] == Cell("z.{i}")
+    assert with_r.cells["b"] == Cell("p", View(first=1)) and with_r.condition.names == {"a": "r", "b": "s"}
+    assert with_r.condition.holds("b", ["s"]) and not with_r.condition.holds("b", ["r"])
+    assert without_r.condition.holds("b", ["r"]) and not without_r.condition.holds("a", ["r"])
+    assert q.needed and q.cells["a"] == Cell("q", View(lift=1))
+    assert q.cells["c"] == Cell("q", View(first=0, last=1), additive=True)
+    assert not head.is_body and head.cells["c"] == Cell("h", in_parent=True, last=(7, 7))
+    assert not extra.is_body and extra.cells["a"] is None
+    assert family.unit_of("x.4.weight") == ((0, 4, 0), "u4")
+
+
+FLAT = """columns: timm | hf
+flat hf: k = s b by layer.{k}.out
+stem | =
+blocks.{s=0}.{b}.w | layer.{k}.w
+blocks.{s}.{b}.v   | layer.{k}.v
+blocks.{s}.{b}.out | layer.{k}.out
+"""
+
+
+def test_a_running_number_is_counted_by_stage_and_block():
+    timm = {"stem": (1,), "blocks.0.0.w": (4,)}
+    timm |= {f"blocks.{s}.{b}.out": (8 * (s + 1), 4) for s, b in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0))}
+    timm |= {"blocks.1.1.v": (2,)}
+    hf = {"stem": (1,), "layer.0.w": (4,), "layer.3.v": (2,)}
+    hf |= {f"layer.{k}.out": (8 * (s + 1), 4) for k, s in enumerate((0, 0, 1, 1, 2))}
+    family = parse_family("t", FLAT)
+    (ours,), (theirs,) = recognise(timm, [family]), recognise(hf, [family])
+    assert ours.body == theirs.body == timm
+    assert {p.canonical: p.model for p in theirs.pieces}["blocks.1.1.v"] == "layer.3.v"
+    hf["layer.4.w"] = (4,)  # a fixed field: only stage 0 has it
+    assert recognise(hf, [family])[0].table is None
+
+
+def test_known_stage_sizes_win_over_widths():
+    family = parse_family("t", FLAT.replace("by", "as 1 2 2 by"))
+    narrow = {"stem": (1,)} | {f"layer.{k}.out": (8, 4) for k in range(5)}
+    (found,) = recognise(narrow, [family])
+    assert [n for n in found.body if n != "stem"] == [
+        f"blocks.{s}.{b}.out" for s, b in ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1))
+    ]
+
+
+def test_a_table_is_read_from_a_file_and_goes_by_its_name(tmp_path):
+    file = tmp_path / "mine.map"
+    file.write_text(FLAT)
+    assert read_table(file).name == "mine"
+    assert table_of("mine", FLAT).rows == read_table(str(file)).rows
+    assert table_of("vit", None) is families()["vit"] and table_of("unknown", None) is None
+    file.write_text("columns: a | b\nx{ | y")
+    with pytest.raises(NameTableError, match=r"mine\.map: no name table \(mine, line 2"):
+        read_table(file)
+    file.write_bytes(b"\xff")
+    for missing in (file, tmp_path / "none.map", tmp_path):
+        with pytest.raises(NameTableError, match="no name table"):
+            read_table(missing)
 
 
 def golden(kind, blocks):
@@ -154,20 +203,6 @@ def golden(kind, blocks):
 
 
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
-def test_a_table_is_bijective_on_every_parameter(kind):
-    family, body = families()[kind], golden(kind, 11)
-    for dialect in family.dialects:
-        spelled = {}
-        for name, shape in body.items():
-            pieces = spell(family, dialect, name, shape)
-            assert sum(p.rows[1] - p.rows[0] for p in pieces) == shape[0]
-            for piece in pieces:
-                key = (piece.model, piece.model_rows)
-                assert key not in spelled, f"{key} has two sources"
-                spelled[key] = piece
-        layout = {}
-        for (model, rows), piece in spelled.items():
-            layout[model] = (max(rows[1], layout.get(model, (0,))[0]), *body[piece.canonical][1:])
-        (found,) = [r for r in recognise(layout) if r.dialect == dialect]
-        assert found.body == body
-        assert sorted(found.pieces, key=str) == sorted(spelled.values(), key=str)
+def test_every_golden_tensor_is_read_by_the_table(kind):
+    (found,) = recognise(golden(kind, 11))
+    assert found.family == kind and found.dialect == "timm" and found.body == golden(kind, 11)

@@ -85,6 +85,13 @@ def test_from_pretrained() -> None:
     }
 
 
+def test_load_patched() -> None:
+    found = parameters(rws_hub.load_patched)
+    assert list(found)[:2] == ["signature", "*"] and found.pop("signature") == "required"
+    assert found.pop("local_files_only") is False and set(found.values()) == {None}
+    assert found.keys() >= {"alpha", "base", "token", "cache_dir", "revision", "subfolder"}
+
+
 def test_push_to_hub() -> None:
     found = parameters(rws_hub.RobustWeightSignature.push_to_hub)
     assert isinstance(found.pop("commit_message"), str)
@@ -108,7 +115,7 @@ def test_extract() -> None:
 def test_patch_and_plan() -> None:
     found = parameters(rws_hub.patch)
     assert list(found)[:2] == ["model", "*signatures"] and found["alpha"] is None
-    assert list(parameters(rws_hub.plan_patch))[1:] == ["*signatures"]
+    assert list(parameters(rws_hub.plan_patch))[1:] == ["*signatures", "table"]
     patch = rws_hub.Patch
     assert next(iter(parameters(patch.add))) == "signature" and parameters(patch.add)["alpha"] is None
     assert callable(patch.set_alpha) and callable(patch.remove) and callable(patch.unpatch)

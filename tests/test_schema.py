@@ -69,7 +69,7 @@ def test_what_the_code_refuses_the_schema_refuses(path, value, message):
         ("digest", DELETE),
         ("description", None),
         ("format", "peft"),
-        ("format_version", 2),
+        ("format_version", 3),
         ("format_version", "1"),
         ("extraction.profile", {}),
         ("extraction.profile.0.touched", 1),

@@ -9,9 +9,9 @@ import transformers
 from builders import perturbed, seeded, tiny_resnet, tiny_vit
 from safetensors.torch import save_file
 from torch import nn
+from twin_weights import copy_body
 
 from rws_hub import CheckpointError, RobustWeightSignature
-from rws_hub.recognise import recognise
 from rws_hub.sources import canonical_weights, live_tensors, open_weights
 
 
@@ -83,24 +83,13 @@ def hf_resnet() -> nn.Module:
     return seeded(lambda: transformers.ResNetForImageClassification(config), 7)
 
 
-def copy_body(source: nn.Module, target: nn.Module) -> nn.Module:
-    """Give `target` the body of `source`, by the name table."""
-    weights = canonical_weights(open_weights(source, "source"))
-    live = live_tensors(target)
-    (found,) = recognise({n: tuple(t.shape) for n, t in live.items() if t.is_floating_point()})
-    assert found.body == weights.recognition.body
-    with torch.no_grad():
-        for piece in found.pieces:
-            rows = weights.rows(piece.canonical, *piece.rows)
-            live[piece.model][slice(*piece.model_rows)].copy_(rows)
-    return target
-
-
 @pytest.mark.parametrize(("timm_twin", "hf_twin"), [(tiny_resnet, hf_resnet), (tiny_vit, hf_vit)])
 def test_the_transformers_twin_gives_the_same_tensors(timm_twin, hf_twin, tmp_path):
     models = {"standard": timm_twin(), "robust": perturbed(timm_twin(), 0.02, 1)}
     reference = extract(**models)
-    twins = {role: copy_body(model, hf_twin()) for role, model in models.items()}
+    twins = {role: hf_twin() for role in models}
+    for role, model in models.items():
+        copy_body(model, twins[role])
     for role, twin in twins.items():
         twin.save_pretrained(tmp_path / role)
     for sources in (twins, {role: tmp_path / role for role in twins}, {**twins, "robust": models["robust"]}):

@@ -150,7 +150,7 @@ CONFIGS = {
     "another library's config": ('{"model_type": "vit", "hidden_size": 768}', NotASignatureError, "not that of a"),
     "an adapter's config": ('{"peft_type": "LORA"}', NotASignatureError, "not that of a robust weight signature"),
     "a list": ("[1]", NotASignatureError, "not that of a robust weight signature"),
-    "a newer format": (sealed(DATA | {"format_version": 2}), FormatVersionError, "pip install -U 'rws-hub>="),
+    "a newer format": (sealed(DATA | {"format_version": 3}), FormatVersionError, "pip install -U 'rws-hub>="),
     "a newer format with keys of its own": (
         sealed(DATA | {"format_version": 3, "rws_hub_version": "9.9", "new": 1}),
         FormatVersionError,
