@@ -10,7 +10,7 @@ to the module that owns the tensor: a wrapper (DDP, torch.compile) and the bare 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,6 +76,7 @@ def commit(
             for write, deltas in zip(writes, targets.values(), strict=True):
                 write.live.copy_(write.after)
                 _set_anchor(write, _Anchor(write.clean, deltas) if deltas else None)
+            _drop_caches({module for module, _ in targets})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,21 @@ def _refuse_shared(fresh: Mapping[str, torch.Tensor]) -> None:
                     f"{name} shares its memory with {there} of another model that is patched now; take that patch off "
                     "first, or give one of the models weights of its own. Nothing was changed."
                 )
+
+
+def _drop_caches(owners: Iterable[nn.Module]) -> None:
+    """Let modules forget what they made of their weights and keep for evaluation (LeViT's gathered biases).
+
+    They do so when they change to training, so they are changed there and back; every flag stays as it was.
+    """
+    for owner in owners:
+        if type(owner).train is not nn.Module.train and not owner.training:
+            flags = [(m, m.training) for m in owner.modules()]
+            try:
+                owner.train()
+            finally:
+                for module, training in flags:
+                    module.training = training
 
 
 @contextmanager

@@ -7,6 +7,7 @@ no such tensor. A row may begin with
     head:           classification head; not part of the backbone
     extra:          nor is this; only the dialects that have it name it
     needs:          a backbone of this family has at least one such tensor
+    never:          a backbone that has such a tensor is of another family
     with NAME:      the row holds where the backbone has the tensor of this canonical name
     without NAME:   the row holds where it has not
 
@@ -31,7 +32,7 @@ Layout = Mapping[str, Shape]
 
 # Far above what any table needs; a table may come from a stranger.
 MAX_TABLE_BYTES = 1 << 16
-_PREFIX = re.compile(r"(head|extra|needs|with ([\w.]+)|without ([\w.]+)):\s*", re.ASCII)
+_PREFIX = re.compile(r"(head|extra|needs|never|with ([\w.]+)|without ([\w.]+)):\s*", re.ASCII)
 _FLAT = re.compile(r"flat (\w+): ([a-z]+) = ([a-z]+) ([a-z]+)(?: as ([\d ]+))? by (.+)")
 
 
@@ -55,6 +56,7 @@ class Row:
         text: the row as written, without the blanks between its cells.
         is_body: whether the tensor is part of the backbone.
         needed: whether a backbone of this family has at least one such tensor.
+        never: whether it has none.
         fixed: fields that have one value only.
     """
 
@@ -62,6 +64,7 @@ class Row:
     cells: Mapping[str, Cell | None]
     is_body: bool
     needed: bool
+    never: bool
     condition: Condition | None
     fixed: Mapping[str, int]
 
@@ -255,7 +258,9 @@ def _parse_row(line: str, dialects: tuple[str, ...], above: list[Row], flat: Fla
     if not line.startswith("extra:") and cells[dialects[0]] is None:
         raise ValueError("the first column holds the canonical name; only `extra:` rows have none")
     outside = line.startswith(("head:", "extra:"))
-    return Row(" | ".join(texts), cells, not outside, line.startswith("needs:"), condition, fixed)
+    return Row(
+        " | ".join(texts), cells, not outside, line.startswith("needs:"), line.startswith("never:"), condition, fixed
+    )
 
 
 @cache

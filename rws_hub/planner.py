@@ -6,25 +6,24 @@ Whatever can fail about fit, fails here; `patching.patch` carries out an accepte
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from rws_hub import kinship, storage
+from rws_hub import kinship
 from rws_hub.diagnosis import diagnose
 from rws_hub.errors import NameTableError
 from rws_hub.names import Family, Layout, families, read_table, table_of
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.recognise import recognise
-from rws_hub.resolve import IDENTITY, Match, Piece, match
+from rws_hub.resolve import IDENTITY, Match, Piece, match, match_below
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import Weights, WeightsLike, by_canonical, gather, live_tensors, open_weights, tensor_rows
-
-_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-_PLAIN = ("Parameter", "Tensor", "Buffer")
+from rws_hub.writable import first_names, once_per_storage, why_not
 
 
 def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: str | Path | None = None) -> PatchPlan:
@@ -56,7 +55,7 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: st
         weights = Weights(plan.target, layout, partial(tensor_rows, tensors))
     else:
         weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
-        plans = (_plan_one(weights.layout, {}, weights.label, s, tab) for s, tab in _with_tables(signatures, table))
+        plans = (_plan_one(weights.layout, {}, weights.label, s, _names_of(s, table)) for s in signatures)
         plan = PatchPlan(weights.label, tuple(plans))
     judged = (
         dataclasses.replace(p, similarity=_similarity(p.bindings, weights, s)) if p.ok else p
@@ -82,33 +81,43 @@ def plan_module(
     tensors = live_tensors(model)
     layout = {n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point() and t.numel()}
     label = type(model).__name__
-    return PatchPlan(label, tuple(_plan_one(layout, tensors, label, s, t) for s, t in _with_tables(signatures, table)))
+    return PatchPlan(label, tuple(_plan_one(layout, tensors, label, s, _names_of(s, table)) for s in signatures))
 
 
-_Signed = tuple[RobustWeightSignature, Family | None]
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The table that a signature's names are looked up in, and what stands before each of them."""
+
+    table: Family | None
+    root: str = ""
+
+    def places(self, signature: RobustWeightSignature, layout: Layout) -> list[Match]:
+        body = signature.config.backbone.layout
+        if self.table is None or not self.root:
+            return match(self.table, body, signature.names, layout)
+        return match_below(self.root, self.table, body, signature.names, layout)
 
 
-def _with_tables(signatures: Sequence[RobustWeightSignature], path: str | Path | None) -> list[_Signed]:
-    """Each signature with the table that its names are looked up in."""
+def _names_of(signature: RobustWeightSignature, path: str | Path | None) -> _Names:
+    backbone = signature.config.backbone
     if path is None:
-        return [(s, table_of(s.config.backbone.family, s.config.backbone.table)) for s in signatures]
+        return _Names(table_of(backbone.family, backbone.table))
     given = read_table(path)
-    chosen: list[_Signed] = []
-    for signature in signatures:
-        table = _rooted([given], signature.config.backbone.layout)
-        if table is None:
-            raise NameTableError(
-                f"{path}: none of its columns ({', '.join(given.dialects)}) explains every name of the signature "
-                f"{signature.config.corruption.name!r}, such as {signature.names[0]}"
-            )
-        chosen.append((signature, table))
-    return chosen
+    found = _rooted([given], backbone.layout)
+    if found is None:
+        raise NameTableError(
+            f"{path}: none of its columns ({', '.join(given.dialects)}) explains every name of the signature "
+            f"{signature.config.corruption.name!r}, such as {signature.names[0]}"
+        )
+    return found
 
 
-def _rooted(tables: Sequence[Family], layout: Layout) -> Family | None:
-    """The table that explains a signature's layout, with the dialect it is written in first."""
-    found = recognise(layout, tables)[0]
-    return next((t.rooted(found.dialect) for t in tables if t.name == found.family and not found.prefix), None)
+def _rooted(tables: Iterable[Family], layout: Layout) -> _Names | None:
+    """The table that explains a signature's whole layout, with the dialect it is written in first."""
+    (found, *others) = recognise(layout, tables)
+    if found.table is None or others or not all(n.startswith(found.prefix) for n in layout):
+        return None
+    return _Names(found.table.rooted(found.dialect), found.prefix)
 
 
 def _plan_one(
@@ -116,10 +125,10 @@ def _plan_one(
     tensors: Mapping[str, torch.Tensor],
     label: str,
     signature: RobustWeightSignature,
-    table: Family | None,
+    names: _Names,
 ) -> SignaturePlan:
-    first = _first_names(tensors)
-    places = _places(layout, first, signature, table)
+    first = first_names(tensors)
+    places = _places(layout, first, signature, names)
     best = places[0]
     fitting = [m for m in places if m.fits]
     rejected = _rejections(best, signature, layout)
@@ -133,14 +142,14 @@ def _plan_one(
         grouped.setdefault(piece.model, []).append(piece)
     bindings = [Binding(first.get(n, n), tuple(pieces)) for n, pieces in grouped.items()]
     if not rejected:
-        rejected = [r for n in grouped if n in tensors for r in _unusable(n, tensors[n])]
+        rejected = [r for n in grouped if n in tensors for r in why_not(n, tensors[n])]
     if not rejected:
-        bindings, rejected = _once_per_storage(bindings, best, tensors, signature)
+        bindings, rejected = once_per_storage(bindings, best, tensors, signature)
     if rejected and not diagnosis:
         diagnosis = f"{rejected[0].model}: {rejected[0].detail}"
     return SignaturePlan(
         name=signature.config.corruption.name,
-        family=table.name if table else IDENTITY,
+        family=names.table.name if names.table else IDENTITY,
         dialect=best.dialect,
         prefix=best.prefix,
         bindings=tuple(bindings),
@@ -152,20 +161,17 @@ def _plan_one(
     )
 
 
-def _places(
-    layout: Layout, first: Mapping[str, str], signature: RobustWeightSignature, table: Family | None
-) -> list[Match]:
+def _places(layout: Layout, first: Mapping[str, str], signature: RobustWeightSignature, names: _Names) -> list[Match]:
     """Where the signature's backbone is in a model, best first."""
-    body = signature.config.backbone.layout
-    places = match(table, body, signature.names, layout)
+    places = names.places(signature, layout)
     if sum(m.fits for m in places) != 1 and any(first[n] != n for n in first):
         # A signature made from a model with tied tensors, or a backbone that goes by two names.
-        once = {n: shape for n, shape in layout.items() if first[n] == n}
-        again = match(table, body, signature.names, once)
+        again = names.places(signature, {n: shape for n, shape in layout.items() if first[n] == n})
         places = again if again[0].fits else places
-    if table is None and not places[0].fits and (known := _rooted(list(families().values()), body)):
-        # Written before there was a table for its family.
-        places = [m for m in match(known, body, signature.names, layout) if m.fits] or places
+    if names.table is None and not places[0].fits:
+        # Perhaps written before there was a table for its family.
+        known = _rooted(families().values(), signature.config.backbone.layout)
+        places = ([m for m in known.places(signature, layout) if m.fits] if known else []) or places
     return places
 
 
@@ -196,67 +202,6 @@ def _rejections(best: Match, signature: RobustWeightSignature, layout: Layout) -
         Rejection("unexpected", "", "this model has it, the signature's backbone has not", n) for n in best.unexpected
     ]
     return out
-
-
-def _unusable(name: str, tensor: torch.Tensor) -> list[Rejection]:
-    """Live tensors that a patch could not write into and restore exactly."""
-    why = None
-    if tensor.is_meta:
-        why = "it is on the meta device and holds no values; load the weights first"
-    elif tensor.is_inference():
-        why = "it was created in inference mode and cannot be changed; create the model outside of it"
-    elif type(tensor).__name__ not in _PLAIN:
-        why = f"it is a {type(tensor).__name__}; only plain dense tensors can be patched"
-    elif tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
-        why = f"it is {tensor.layout}, {tensor.dtype}; expected a dense fp16, bf16, fp32 or fp64 tensor"
-    elif storage.overlaps_itself(tensor):
-        why = "some of its elements share memory (an expanded view, say); clone it first"
-    return [Rejection("unusable", "", why, name)] if why else []
-
-
-def _once_per_storage(
-    bindings: list[Binding], place: Match, tensors: Mapping[str, torch.Tensor], signature: RobustWeightSignature
-) -> tuple[list[Binding], list[Rejection]]:
-    """Tied tensors are patched once, and nothing but what the signature touches may change with them."""
-    if not tensors:
-        return bindings, []  # a file or a state dict: every name has its own values there
-    extents = {n: e for n, t in tensors.items() if (e := storage.extent(t)) is not None}
-    touched = {p.model for p in place.pieces}
-    kept: dict[str, Binding] = {}
-    rejected: list[Rejection] = []
-    for binding in bindings:
-        own = extents.get(binding.model)
-        first = kept.setdefault(binding.model, binding)
-        if first is not binding and not _equal_deltas(first, binding, signature):
-            detail = f"it shares its storage with {first.model}, and the signature holds different deltas for the two"
-            rejected.append(Rejection("unusable", "", detail, binding.pieces[0].model))
-        for name, other in extents.items():
-            if own is None or name == binding.model or not own.touches(other):
-                continue
-            if not own.same(other):
-                rejected.append(Rejection("unusable", "", f"it shares some of its memory with {name}", binding.model))
-            elif name in place.body and name not in touched:
-                detail = f"it shares its storage with {name}, which the signature does not touch"
-                rejected.append(Rejection("unusable", "", detail, binding.model))
-    return list(kept.values()), rejected
-
-
-def _equal_deltas(a: Binding, b: Binding, signature: RobustWeightSignature) -> bool:
-    """Whether two bindings put the same numbers into the same rows."""
-    rows = [[(p.part, p.model_part) for p in x.pieces] for x in (a, b)]
-    deltas = [[signature.delta(p.canonical) for p in x.pieces] for x in (a, b)]
-    return rows[0] == rows[1] and all(torch.equal(x, y) for x, y in zip(*deltas, strict=True))
-
-
-def _first_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Name -> the first name of the same values, so that a shared tensor is found whichever name is used."""
-    first: dict[object, str] = {}
-    return {n: first.setdefault(_identity(t), n) for n, t in tensors.items()}
-
-
-def _identity(tensor: torch.Tensor) -> object:
-    found = storage.extent(tensor)
-    return id(tensor) if found is None else found
 
 
 def _similarity(bindings: Sequence[Binding], weights: Weights, signature: RobustWeightSignature) -> float | None:

@@ -73,7 +73,9 @@ def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: M
     """The recognition of everything below `prefix`, or None if one name or row block is left over."""
     head, outside = _outside(family, dialect, prefix, plain)
     inside = {n.removeprefix(prefix): s for n, s in plain.items() if n.startswith(prefix) and n not in outside}
-    rows = [r for r in family.rows if r.is_body and (not r.condition or r.condition.holds(dialect, inside))]
+    rows = [
+        r for r in family.rows if r.is_body and not r.never and (not r.condition or r.condition.holds(dialect, inside))
+    ]
     numbering = family.numbering(dialect, inside)
     body: dict[str, Shape] = {}
     covered: dict[str, int] = {}

@@ -6,16 +6,17 @@ question, which backbone a model *is*, is `recognise`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from rws_hub.cells import Fields, Shape, Slice
+from rws_hub.cells import Cell, Fields, Shape, Slice
 from rws_hub.names import Family, Layout, Row
 
 IDENTITY = "identity"
 
 # Added by wrappers anywhere in a name; they never carry meaning.
-TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"})
+_WRAPPED = "base_layer"
+TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", _WRAPPED})
 # Top-level names that hold a classification head, for backbones without a table.
 HEADS = frozenset(
     "head heads head_dist head_drop fc classifier cls_classifier distillation_classifier last_linear".split()
@@ -102,6 +103,25 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
         short = name if TRANSPARENT.isdisjoint(parts) else ".".join(p for p in parts if p not in TRANSPARENT)
         plain.setdefault(short, []).append(name)
     return {k if len(v) == 1 else n: n for k, v in plain.items() for n in v}
+
+
+def match_below(root: str, table: Family, body: Layout, touched: Iterable[str], target: Layout) -> list[Match]:
+    """`match` of a backbone whose names in `body` all stand below `root`."""
+
+    def back(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+        return tuple(replace(p, canonical=root + p.canonical) for p in pieces)
+
+    inner = {n.removeprefix(root): shape for n, shape in body.items()}
+    return [
+        replace(
+            m,
+            pieces=back(m.pieces),
+            missing=back(m.missing),
+            mismatched=tuple(root + n for n in m.mismatched),
+            resized=tuple(root + n for n in m.resized),
+        )
+        for m in match(table, inner, [n.removeprefix(root) for n in touched], target)
+    ]
 
 
 def match(table: Family | None, body: Layout, touched: Iterable[str], target: Layout) -> list[Match]:
@@ -216,7 +236,7 @@ def _place(
             if prefix + h.piece.model in plain
         ),
         missing=tuple(Piece(p.canonical, p.part, n, p.model_part) for n, p in names.items() if n not in plain),
-        unexpected=tuple(sorted(n for n in plain if n not in names and _is_body(table, dialect, prefix, n))),
+        unexpected=tuple(_unexpected(table, dialect, prefix, names, plain, actual)),
         mismatched=tuple(sorted(wrong & touched)),
         resized=tuple(sorted(wrong - touched)),
         body=frozenset(actual[n] for n in names if n in plain),
@@ -232,12 +252,27 @@ def _choose(spelling: _Spelling, prefix: str, plain: Layout) -> list[_Home]:
     return next(fitting, (there or spelling)[0])
 
 
-def _is_body(table: Family | None, dialect: str, prefix: str, name: str) -> bool:
-    """Whether a model's name would belong to a backbone below `prefix`."""
-    if not name.startswith(prefix):
-        return False
-    name = name.removeprefix(prefix)
-    if table is None:
-        return name.split(".")[0] not in HEADS
-    cells = (r.cells[dialect] for r in table.rows if r.is_body)
-    return any(c is not None and c.parse(name) is not None for c in cells)
+def _unexpected(
+    table: Family | None, dialect: str, prefix: str, names: Collection[str], plain: Layout, actual: Mapping[str, str]
+) -> list[str]:
+    """A model's names below `prefix` that would belong to such a backbone and do not."""
+    rows = () if table is None else table.rows
+    ours = [c for r in rows if r.is_body and (c := r.cells[dialect])]
+    outside = [c for r in rows if not r.is_body and (c := r.cells[dialect]) and not c.in_parent]
+    tops = {n.removeprefix(prefix).split(".")[0] for n in names} - HEADS
+    # An adapter (PEFT) keeps its own tensors beside the layer that it wraps.
+    adapted = tuple(n.partition(f".{_WRAPPED}.")[0] + "." for n in actual.values() if f".{_WRAPPED}." in n)
+    found: list[str] = []
+    for name in plain:
+        if name in names or not name.startswith(prefix) or actual[name].startswith(adapted):
+            continue
+        own = name.removeprefix(prefix)
+        top = own.split(".")[0]
+        near = top in tops if table else top not in HEADS
+        if _is_one_of(ours, own) or (near and not _is_one_of(outside, own)):
+            found.append(name)
+    return sorted(found)
+
+
+def _is_one_of(cells: Iterable[Cell], name: str) -> bool:
+    return any(c.parse(name) is not None for c in cells)

@@ -11,8 +11,10 @@ from twin_weights import copy_body, layout
 from twins import TWINS, Twin, images, output, refill
 
 from rws_hub import RobustWeightSignature, patch, plan_patch
+from rws_hub.apply import apply_to_checkpoint
 from rws_hub.cells import WORDS, Cell
 from rws_hub.recognise import recognise
+from rws_hub.resolve import match
 from rws_hub.sources import live_tensors
 
 COVERED = [t for t in TWINS if t.table]
@@ -112,3 +114,64 @@ def test_both_twins_give_the_same_signature(twin):
     assert set(sources.names) == set(targets.names)
     for name in sources.names:
         assert torch.equal(sources.delta(name).flatten(), targets.delta(name).flatten()), name
+
+
+# Entries of the catalogue that are one architecture at one size, so that a signature of one fits the others.
+ALIKE = [
+    {"vit", "vit-tv", "vit-msn", "deit"},
+    {"beit", "data2vec"},
+    {"clip", "clip-projection", "clip-dual"},
+    {"convnext", "convnext-atto", "dinov3-convnext", "convnext-tv"},
+    {"convnext-v2", "convnext-v2-atto"},
+    {"swin", "swin-tv"},
+    {"regnet-x", "regnet-x-tv"},
+    {"regnet-y", "regnet-y-tv"},
+    {"mobilenet-v2", "mobilenet-v2-tv"},
+    {"efficientnet", "efficientnet-tv"},
+]
+
+
+@pytest.fixture(scope="module")
+def layouts():
+    """Every model of the catalogue, by its name and side."""
+    return {(t.name, side): layout(build()) for t in TWINS for side, build in (("a", t.a), ("b", t.b))}
+
+
+@each
+def test_a_signature_fits_its_twins_and_nothing_else(twin, layouts):
+    """Both spellings of every table against every model of the catalogue."""
+    group = next((g for g in ALIKE if twin.name in g), {twin.name})
+    # The spellings that no table knows are not found, whatever they hold.
+    wanted = {(t.name, side) for t in TWINS if t.name in group for side in ("ab" if t.table else "a")}
+    for side in "ab":
+        (found,) = recognise(layouts[twin.name, side])
+        assert found.family == twin.table
+        fitting = {
+            key
+            for key, target in layouts.items()
+            if any(m.fits for m in match(found.table, found.body, found.body, target))
+        }
+        assert fitting == wanted, side
+
+
+def test_no_model_is_of_two_families(layouts):
+    for key, target in layouts.items():
+        assert len(recognise(target)) == 1, key
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "beit", "swin", "convnext", "resnet-basic", "clip"])
+def test_a_file_of_save_pretrained_is_patched_like_the_live_model(name, tmp_path):
+    """What transformers writes has other names than what it holds in memory."""
+    (twin,) = [t for t in COVERED if t.name == name]
+    source, target = pair(twin, back=False)
+    copy_body(source, target)
+    signature = signature_of(source)
+    target.float().save_pretrained(tmp_path / "clean")
+    plan = apply_to_checkpoint(tmp_path / "clean", [signature], [0.8], tmp_path / "patched")
+    assert plan.signatures[0].touched
+    loaded = type(target).from_pretrained(tmp_path / "patched").eval()
+    picture = images(twin, 1, dtype=torch.float32)
+    clean = output(target, picture)
+    with patch(target, signature, alpha=0.8):
+        assert torch.equal(output(target, picture), output(loaded, picture))
+        assert not torch.equal(output(target, picture), clean)

@@ -43,6 +43,7 @@ ORDER = [
     "identity",
     "signature",
     "plan",
+    "writable",
     "planner",
     "anchors",
     "patching",

@@ -7,12 +7,13 @@ import pickle
 import weakref
 
 import pytest
+import timm
 import torch
 from bits import bits, changed
-from builders import tiny_resnet, tiny_signature
+from builders import perturbed, seeded, tiny_resnet, tiny_signature
 from torch import nn
 
-from rws_hub import PatchStateError, active_patches, patch, plan_patch
+from rws_hub import PatchStateError, RobustWeightSignature, active_patches, patch, plan_patch
 from rws_hub.anchors import _anchors
 from rws_hub.patching import _handles
 
@@ -293,3 +294,33 @@ def test_only_signatures_are_patched(wrong, model):
     for call in (lambda: patch(model, wrong), lambda: plan_patch(model, wrong)):
         with pytest.raises(TypeError, match="expected a RobustWeightSignature"):
             call()
+
+
+def test_what_a_model_made_of_its_weights_for_evaluation_is_forgotten():
+    """LeViT gathers its attention biases once per device and keeps them until the mode changes."""
+    options = {"img_size": 64, "embed_dim": (16, 24, 32), "num_heads": (1, 2, 3), "depth": (1, 1, 1)}
+    model = seeded(lambda: timm.create_model("levit_128s", **options), 0).eval()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(0.1 * torch.rand(tensor.shape, generator=torch.Generator().manual_seed(1)))
+    robust = perturbed(model, 0.1, 2)
+    names = [n for n, _ in model.named_parameters() if n.endswith("attention_biases")]
+    signature = RobustWeightSignature.extract(
+        standard=model, robust=robust, corruption="fog", license="mit", layers=names, bits=32
+    )
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        next(m for m in model.modules() if isinstance(m, nn.Hardswish)).train()  # a flag of its own
+        flags = [m.training for m in model.modules()]
+        clean = model(images)
+        p = patch(model, signature)
+        live = model(images)
+        fresh = copy.deepcopy(model)
+        fresh.train()
+        for module, training in zip(fresh.modules(), flags, strict=True):
+            module.training = training
+        assert not torch.equal(live, clean) and torch.equal(live, fresh(images))
+        p.unpatch()
+        assert torch.equal(model(images), clean)
+    assert [m.training for m in model.modules()] == flags
