@@ -324,7 +324,9 @@ TWINS = (
     Twin("vgg", "vgg", seeded(0, _vgg, batch_norm=False), seeded(1, _vgg_in_tv, batch_norm=False), 64, note=RESHAPE),
     Twin("vgg-bn", "vgg", seeded(0, _vgg, batch_norm=True), seeded(1, _vgg_in_tv, batch_norm=True), 64, note=RESHAPE),
     # Without one.
-    Twin("siglip", None, in_timm("vit_base_patch16_siglip_224", **VIT | BARE), part("SiglipVisionModel", **SIGLIP_HF)),
+    Twin(
+        "siglip", "siglip", in_timm("vit_base_patch16_siglip_224", **VIT | BARE), part("SiglipVisionModel", **SIGLIP_HF)
+    ),
     Twin("swin-v2", None, in_timm("swinv2_tiny_window8_256", **SWIN), in_hf("Swinv2", **SWIN_HF)),
     Twin("pvt-v2", None, seeded(0, _pvt_v2, **PVT), in_hf("PvtV2", **PVT_HF), 64),
     Twin("poolformer", None, seeded(0, _poolformer, **PYRAMID | MAP), part("PoolFormerModel", **PYRAMID_HF), 64),
