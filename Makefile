@@ -10,8 +10,9 @@ check:   ## formatting, lint, types
 test:    ## the whole suite
 	pytest -n auto
 
-lowest:  ## the Hub tests once more with the oldest supported Hub client
+lowest:  ## once more with the oldest supported Hub client and model libraries
 	.ci/lowest-hub
+	.ci/lowest-models
 
 docs:    ## everything that is made by script: the JSON schema and the numbers in README
 	python docs/make_schema.py

@@ -98,6 +98,16 @@ def build_model(reference: str | Path, *, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+def example_input(model: nn.Module, size: int | None = None) -> torch.Tensor:
+    """One seeded random picture [1, 3, size, size], float32; by default of the size that the model states, or 224."""
+    timm_says: object = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    config: object = getattr(model, "config", None)
+    config = getattr(config, "vision_config", config)
+    stated = size or (timm_says or getattr(config, "image_size", None) or 224)
+    side = stated if isinstance(stated, int) else tuple(stated)[-1]  # type: ignore[arg-type]
+    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
 def load_patched(
     signature: str | Path | RobustWeightSignature,
     *,
@@ -163,7 +173,7 @@ def load_patched(
 
 
 def _saved(found: Located) -> Saved:
-    return Saved(found.folder, found.config(), found.label, found.label if found.commit else None)
+    return Saved(found.folder, found.config(), found.label)
 
 
 @contextlib.contextmanager

@@ -167,8 +167,8 @@ def parse_cell(text: str) -> Cell:
         raise ValueError(f"{text!r} is no cell")
     template, additive = match["template"], match["mark"] == "+"
     literal = _FIELD.sub("\0", template)
-    if "\0\0" in literal or not re.fullmatch(r"[\w.\0]+", literal, re.ASCII):
-        raise ValueError(f"{text!r} is no name template (letters, digits, _ and ., with text between two fields)")
+    if "\0\0" in literal or not re.fullmatch(r"[\w.\0-]+", literal, re.ASCII):
+        raise ValueError(f"{text!r} is no name template (letters, digits, _ - and ., with text between two fields)")
     names = [m["name"] for m in _FIELD.finditer(template)]
     if len(set(names)) < len(names):
         raise ValueError(f"{text!r} holds a field twice")

@@ -83,12 +83,27 @@ def _parser() -> argparse.ArgumentParser:
     check = _verb(verbs, "check", "would it fit: the plan for a checkpoint, tensor by tensor (exit code 1 if not)")
     _signature(check)
     check.add_argument("model", type=_word, help=_MODEL)
+    _table(check)
 
     apply = _verb(verbs, "apply", "write a patched copy of a checkpoint; the original is not touched")
     _signature(apply)
     apply.add_argument("model", type=_word, help=_MODEL)
     apply.add_argument("-o", "--out", type=_path, required=True, help="where to write; must not exist yet")
+    _table(apply)
     apply.add_argument("--alpha", type=_finite, help="patch strength; default: the signature's recommended one")
+
+    mapping = _verb(
+        verbs, "map", "where each tensor would go in a model, by name; or find the names of two models' tensors"
+    )
+    mapping.usage = "rws map [-h] [--json] SIGNATURE MODEL\n       rws map [-h] [--json] infer MODEL MODEL [-o FILE]"
+    mapping.add_argument(
+        "names", nargs="+", type=_word, action=_Names, metavar="NAME", help="SIGNATURE MODEL, or: infer MODEL MODEL"
+    )
+    mapping.add_argument("--revision", type=_word, help="branch, tag or commit of the signature; default: main")
+    mapping.add_argument("--subfolder", help="where in the repository or folder the signature is")
+    _table(mapping)
+    mapping.add_argument("--size", type=int, help="infer: side of the input in pixels; default: what the model states")
+    mapping.add_argument("-o", "--out", type=_path, help="infer: the .map file to write; default: standard output")
 
     card = _verb(verbs, "card", "write README.md of a local signature anew, keeping what people wrote in it")
     card.add_argument("folder", type=_path)
@@ -137,6 +152,7 @@ def _extract(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     extract.add_argument("--alpha", type=_finite, default=1.0, help="recommended patch strength (default 1)")
     extract.add_argument("--base-model", type=_word, help="Hub id of the published clean model")
     extract.add_argument("--base-revision", type=_word, help="its 40-hex commit")
+    _table(extract)
     extract.add_argument("--description", default="", help="free text for the card")
     extract.add_argument("-o", "--out", type=_path, required=True, help="folder to write")
 
@@ -146,6 +162,27 @@ def _verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str,
     verb._negative_number_matcher = _NEGATIVE
     verb.add_argument("--json", action="store_true", help="one JSON object on stdout, for machines")
     return verb
+
+
+class _Names(argparse.Action):
+    """`SIGNATURE MODEL` or `infer MODEL MODEL`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[str] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Count them."""
+        names = list(values or ())
+        if len(names) != (3 if names[0] == "infer" else 2):
+            raise argparse.ArgumentError(self, "expected SIGNATURE MODEL, or: infer MODEL MODEL")
+        namespace.names = names
+
+
+def _table(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--table", type=_path, metavar="FILE", help="a name table of your own (docs/NAMES.md)")
 
 
 def _word(text: str) -> str:

@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
         "demo": _demo,
         "extract": _extract,
         "info": _info,
+        "map": _map,
         "pull": _pull,
         "push": _push,
     }
@@ -68,6 +69,7 @@ def _extract(arguments: argparse.Namespace) -> None:
         alpha=arguments.alpha,
         base_model=arguments.base_model,
         base_revision=arguments.base_revision,
+        table=arguments.table,
         description=arguments.description,
         progress=not arguments.json,
     )
@@ -83,7 +85,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
     signature = _load(arguments)
     found = locate(parse(arguments.model), Access())
-    plan = dataclasses.replace(plan_patch(found.path, signature), target=found.label)
+    plan = dataclasses.replace(plan_patch(found.path, signature, table=arguments.table), target=found.label)
     if arguments.json:
         _print_json({"revision": found.commit, **_plan_json(plan)})
     else:
@@ -109,7 +111,9 @@ def _apply(arguments: argparse.Namespace) -> None:
     found = locate(reference, Access())
     try:
         with tidy(found) as source:
-            plan = apply_to_checkpoint(source, [signature], [alpha], out, progress=not arguments.json)
+            plan = apply_to_checkpoint(
+                source, [signature], [alpha], out, table=arguments.table, progress=not arguments.json
+            )
     except IncompatibleModelError as error:
         dataclasses.replace(error.plan, target=found.label).require()  # in the words of the user, not of the cache
         raise
@@ -122,6 +126,52 @@ def _apply(arguments: argparse.Namespace) -> None:
         name = signature.config.corruption.name
         where = "" if found.commit is None else f" in {found.label}"
         print(f"{out}: patched with {name} at alpha {alpha:g}, {changed:,} weights and statistics changed{where}")
+
+
+def _map(arguments: argparse.Namespace) -> None:
+    if arguments.names[0] == "infer":
+        return _infer(arguments)
+    from rws_hub import show
+    from rws_hub.backbones import build_model
+    from rws_hub.planner import plan_module, plan_patch
+    from rws_hub.references import parse, timm_name
+
+    arguments.signature, model = arguments.names
+    signature = _load(arguments)
+    local = None if timm_name(model) else parse(model).path
+    # Names and shapes are all it takes: of a model on the Hub only the config is fetched.
+    plan = (
+        plan_patch(local, signature, table=arguments.table)
+        if local is not None
+        else plan_module(build_model(model), [signature], arguments.table)
+    )
+    plan = dataclasses.replace(plan, target=model)
+    if arguments.json:
+        _print_json(_plan_json(plan))
+    else:
+        print(show.printable(plan.explain()))
+    if not plan.ok:
+        raise _does_not_fit(plan)
+
+
+def _infer(arguments: argparse.Namespace) -> None:
+    from rws_hub.backbones import build_model, example_input
+    from rws_hub.infer import infer_table
+
+    out: Path | None = arguments.out
+    if out is not None and out.exists():
+        raise CheckpointError(f"{out} exists; choose another name (nothing is ever overwritten)")
+    a, b = (build_model(name) for name in arguments.names[1:])
+    found = infer_table(a, b, example_input(a, arguments.size), progress=not arguments.json)
+    if out is not None:
+        out.write_text(found.text, encoding="utf-8")
+    if arguments.json:
+        facts = {"difference": found.difference, "before": found.before, "tensors": len(found.pairs)}
+        _print_json({"table": found.text, "out": None if out is None else str(out), **facts})
+    else:
+        print(found.text if out is None else f"{out}: written", end="" if out is None else "\n")
+        proof = f"{found.difference:.1e} with the weights of the other, {found.before:.1e} without"
+        print(f"proven: the outputs differ by {proof} ({len(found.pairs)} pairs)", file=sys.stderr)
 
 
 def _card(arguments: argparse.Namespace) -> None:
@@ -206,8 +256,9 @@ def _plan_json(plan: PatchPlan) -> dict[str, Any]:
                 "prefix": s.prefix,
                 "touched": s.touched,
                 "similarity": s.similarity,
-                "bindings": {b.model: [p.canonical for p in b.pieces] for b in s.bindings},
-                "rejected": [{"reason": r.reason, "name": r.name, "detail": r.detail} for r in s.rejected],
+                "diagnosis": s.diagnosis,
+                "pieces": [dataclasses.asdict(p) for b in s.bindings for p in b.pieces],
+                "rejected": [dataclasses.asdict(r) for r in s.rejected],
             }
             for s in plan.signatures
         ],
@@ -216,9 +267,8 @@ def _plan_json(plan: PatchPlan) -> dict[str, Any]:
 
 def _does_not_fit(plan: PatchPlan) -> IncompatibleModelError:
     wrong = sum(len(s.rejected) for s in plan.signatures)
-    return IncompatibleModelError(
-        f"the signature does not fit {plan.target}: {wrong} tensors are missing or different", plan
-    )
+    count = "1 tensor is" if wrong == 1 else f"{wrong} tensors are"
+    return IncompatibleModelError(f"the signature does not fit {plan.target}: {count} missing or different", plan)
 
 
 def _tell(arguments: argparse.Namespace, data: dict[str, Any], text: str) -> None:

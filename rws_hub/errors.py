@@ -77,3 +77,7 @@ class PatchStateError(RWSError, RuntimeError):
 
 class CardError(RWSError, ValueError):
     """A card cannot be written, or an existing one cannot be kept, from what is known."""
+
+
+class InferenceError(RWSError, ValueError):
+    """No name table for two models could be proven."""

@@ -1,4 +1,4 @@
-"""The only module that talks to the network, always through the unmodified `huggingface_hub` client.
+"""Signatures from and to the Hub, always through the unmodified `huggingface_hub` client.
 
 The client's errors pass through untouched; ours is only "this is not a signature". A revision is resolved
 once: the config is fetched by the given revision, everything else by the commit it turned out to be.

@@ -6,7 +6,6 @@ pickle or to run code that came with a model.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch import nn
 from rws_hub.errors import CheckpointError
 from rws_hub.sources import INDEX_SUFFIX, checkpoint_files
 
-_LOCAL_DIR = (1, 0, 16)  # the first timm that opens a folder
 _THEIRS = ("model.safetensors", "model" + INDEX_SUFFIX)  # what transformers looks for, in this order
 
 
@@ -29,13 +27,11 @@ class Saved:
         folder: where its config.json is.
         config: the contents of that.
         label: what to call it in messages.
-        pinned: `namespace/name@commit` if it came from the Hub.
     """
 
     folder: Path
     config: Mapping[str, Any]
     label: str
-    pinned: str | None
 
 
 def load(saved: Saved, files: list[Path]) -> nn.Module:
@@ -131,11 +127,7 @@ def _timm_source(saved: Saved) -> str:
         raise CheckpointError(
             f"{saved.label}: timm {timm.__version__} knows no {architecture!r}; a newer one may: pip install -U timm"
         )
-    if tuple(int(n) for n in re.findall(r"\d+", timm.__version__)[:3]) >= _LOCAL_DIR:
-        return f"local-dir:{saved.folder}"
-    if saved.pinned is None:
-        raise CheckpointError(f"timm {timm.__version__} opens no folder: pip install -U 'timm>=1.0.16'")
-    return f"hf-hub:{saved.pinned}"  # its config is in the cache, under this commit
+    return f"local-dir:{saved.folder}"
 
 
 def _load_transformers(saved: Saved, files: list[Path]) -> nn.Module:

@@ -376,14 +376,6 @@ def test_timm_reads_the_very_file(hub: Hub, folders: Path) -> None:
     assert not hub.log.matching("bin")
 
 
-def test_older_releases_of_timm(hub: Hub, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(hub, TIMM, folders / "timm0")
-    monkeypatch.setattr(timm, "__version__", "1.0.15")
-    assert same(load_model(TIMM), tiny_resnet()) and len(list(build_model(TIMM).parameters()))
-    with pytest.raises(CheckpointError, match=r"timm 1\.0\.15 opens no folder: pip install -U 'timm>=1\.0\.16'"):
-        load_model(folders / "timm0")
-
-
 def test_a_backbone_of_transformers_without_a_head(hub: Hub, folders: Path) -> None:
     bare = {**json.loads((folders / "hf0" / CONFIG).read_text()), "architectures": ["ViTModel"]}
     hub.put(HF, files_of(folders / "hf0") | {CONFIG: json.dumps(bare).encode()})

@@ -168,7 +168,7 @@ def test_check(rws: Run, folder: Path, tmp_path: Path) -> None:
     assert code == 0 and err == "" and "fog: fits" in out and "kin of the signature's source" in out
     code, out, _ = rws("check", folder, save_sharded(tiny_resnet(), tmp_path / "shards"), "--json")
     (found,) = json.loads(out)["signatures"]
-    assert code == 0 and found["ok"] and set(found["bindings"]) == set(fog().names)
+    assert code == 0 and found["ok"] and {p["canonical"] for p in found["pieces"]} == set(fog().names)
 
 
 def test_check_that_finds_no_fit(rws: Run, folder: Path, tmp_path: Path) -> None:

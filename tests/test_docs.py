@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from builders import perturbed
+from published import files_of
 
 from rws_hub import RobustWeightSignature
 from rws_hub.contents import read_contents
@@ -21,17 +22,24 @@ def python_blocks(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
 
 
-def make(corruption: str, seed: int) -> tuple[torch.nn.Module, RobustWeightSignature]:
+def make(corruption: str, seed: int, **options: str) -> tuple[torch.nn.Module, RobustWeightSignature]:
     clean = perturbed(timm.create_model("resnet18"), 0.0, 0).eval()
     signature = RobustWeightSignature.extract(
-        standard=clean, robust=perturbed(clean, 0.01, seed), corruption=corruption, license="apache-2.0", layers=2
+        standard=clean,
+        robust=perturbed(clean, 0.01, seed),
+        corruption=corruption,
+        license="apache-2.0",
+        layers=2,
+        **options,
     )
     return clean, signature
 
 
 def test_readme_python_runs(hub, hub_cache, tmp_path, monkeypatch):
-    assert len(python_blocks(README)) == 5
-    clean, fog = make("fog", 1)
+    assert len(python_blocks(README)) == 6
+    timm.models.save_for_hf(timm.create_model("resnet18"), tmp_path / "base", safe_serialization=True)
+    base = hub.put("alice/resnet18-base", files_of(tmp_path / "base")).oid
+    clean, fog = make("fog", 1, base_model="alice/resnet18-base", base_revision=base)
     _, noise = make("gaussian_noise", 2)
     fog.push_to_hub("alice/resnet18-fog", token=hub.alice)
     # Weights cannot be downloaded here, and the account on the test Hub is alice.
@@ -43,6 +51,7 @@ def test_readme_python_runs(hub, hub_cache, tmp_path, monkeypatch):
         "noise": noise,
         "clean_model": clean,
         "robust_model": perturbed(clean, 0.01, 3),
+        "base_commit": base,
         "commit": hub.head("alice/resnet18-fog").oid,
     }
     exec(compile(code, "README.md", "exec"), names)

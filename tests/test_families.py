@@ -7,15 +7,13 @@ import pytest
 import torch
 from builders import perturbed
 from torch import nn
-from twin_weights import copy_body, layout
+from twin_weights import copy_body, copy_head, layout
 from twins import TWINS, Twin, images, output, refill
 
 from rws_hub import RobustWeightSignature, patch, plan_patch
 from rws_hub.apply import apply_to_checkpoint
-from rws_hub.cells import WORDS, Cell
 from rws_hub.recognise import recognise
 from rws_hub.resolve import match
-from rws_hub.sources import live_tensors
 
 COVERED = [t for t in TWINS if t.table]
 BOTH_WAYS = pytest.mark.parametrize("back", [False, True], ids=["a-to-b", "b-to-a"])
@@ -28,25 +26,6 @@ def pair(twin: Twin, back: bool) -> tuple[nn.Module, nn.Module]:
     for seed, model in enumerate(models):
         refill(model, seed)
     return (models[1], models[0]) if back else (models[0], models[1])
-
-
-@torch.no_grad()
-def copy_head(source: nn.Module, target: nn.Module) -> set[str]:
-    """The same for the classification heads, by the table's head rows; returns the names that were written."""
-    ours, theirs = (recognise(layout(m))[0] for m in (source, target))
-    written = set()
-    for row in (r for r in ours.table.rows if not r.is_body):
-        for word in WORDS["wb"]:
-            names = [_spelled(row.cells[r.dialect], r.prefix, word) for r in (ours, theirs)]
-            if names[0] in layout(source) and names[1] in layout(target):
-                live_tensors(target)[names[1]].copy_(live_tensors(source)[names[0]])
-                written.add(names[1])
-    return written
-
-
-def _spelled(cell: Cell | None, prefix: str, word: str) -> str | None:
-    parent = prefix[: prefix[:-1].rfind(".") + 1]
-    return None if cell is None else (parent if cell.in_parent else prefix) + cell.format({"wb": word})
 
 
 def is_outside(name: str) -> bool:

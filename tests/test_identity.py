@@ -29,14 +29,14 @@ def small_hf_vit():
 @pytest.mark.parametrize(
     ("make", "library", "architecture", "dialect"),
     [
-        (small_vit, "timm", "vit_tiny_patch16_224", "timm"),
-        (small_hf_vit, "transformers", "ViTForImageClassification", "hf5"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "torch", "Sequential", "identity"),
+        (small_vit, "timm", "vit_tiny_patch16_224", {"timm"}),
+        (small_hf_vit, "transformers", "ViTForImageClassification", {"hf5", "hf4"}),  # by release
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "torch", "Sequential", {"identity"}),
     ],
 )
 def test_a_module_names_its_library_and_architecture(make, library, architecture, dialect):
     backbone = describe(make())
-    assert (backbone.library, backbone.architecture, backbone.dialect) == (library, architecture, dialect)
+    assert (backbone.library, backbone.architecture) == (library, architecture) and backbone.dialect in dialect
 
 
 def test_wrappers_are_looked_through():

@@ -66,7 +66,7 @@ def test_both_libraries_give_one_canonical_layout(kind):
     ours, theirs = pair(kind)
     (a,), (b,) = recognise(layout(ours)), recognise(layout(theirs))
     assert (a.family, a.dialect, a.prefix) == ("vit" if kind == "vit" else "resnet", "timm", "")
-    assert (b.family, b.dialect) == (a.family, "hf5" if kind == "vit" else "hf")
+    assert b.family == a.family and b.dialect in ({"hf5", "hf4"} if kind == "vit" else {"hf"})  # by release
     assert b.prefix == ("vit." if kind == "vit" else "resnet.")
     assert a.body == b.body
     assert list(a.body) == list(b.body)
@@ -81,19 +81,22 @@ def test_files_of_save_pretrained_have_the_older_names(tmp_path):
     assert set(found.head) == {"head.weight", "head.bias"}
 
 
-@pytest.mark.parametrize("source", ["timm", "hf5", "hf4", "tv"])
+@pytest.mark.parametrize("source", ["timm", "memory", "file", "tv"])
 def test_every_vit_dialect_finds_its_way_into_every_other(source, tmp_path):
     layouts = {
         "timm": layout(tiny_vit()),
-        "hf5": layout(hf_vit()),
-        "hf4": layout_of(hf4_file(tmp_path, hf_vit())),
+        "memory": layout(hf_vit()),
+        "file": layout_of(hf4_file(tmp_path, hf_vit())),
         "tv": layout(tv_vit()),
     }
+    # transformers renamed its tensors in memory in 5.9; on disk they keep the older names.
+    modern = any(".q_proj." in name for name in layouts["memory"])
+    dialects = {"timm": "timm", "memory": "hf5" if modern else "hf4", "file": "hf4", "tv": "tv"}
     (found,) = recognise(layouts[source])
-    assert found.dialect == source
-    for dialect, target in layouts.items():
+    assert found.dialect == dialects[source]
+    for place, target in layouts.items():
         (best,) = [m for m in match(VIT, found.body, found.body, target) if m.fits]
-        assert best.dialect == dialect
+        assert best.dialect == dialects[place]
         assert not best.resized
         covered = {p.model: 0 for p in best.pieces}
         for piece in best.pieces:

@@ -1,0 +1,227 @@
+"""Maps found by running two models side by side: proven, or refused; never a wrong one."""
+
+import pytest
+import timm
+import torch
+from bits import bits, changed
+from builders import perturbed, tiny_resnet, tiny_vit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twin_weights import layout
+from twins import TWINS
+
+from rws_hub import RobustWeightSignature, patch
+from rws_hub.errors import InferenceError
+from rws_hub.infer import infer_table
+from rws_hub.names import families, parse_family
+from rws_hub.pairing import Pair
+from rws_hub.recognise import recognise
+
+BY_NAME = {t.name: t for t in TWINS}
+QUICK = ["resnet-bottleneck", "vit", "vit-tv", "dinov2-swiglu", "beit", "swin", "convnext-v2-atto", "vgg-bn"]
+UNSEEN = ["swin-v2", "hiera", "levit", "focalnet", "regnet-x-tv", "densenet-tv"]
+
+
+def infer(twin):
+    return infer_table(twin.a(), twin.b(), torch.zeros(1, 3, twin.size, twin.size))
+
+
+def concrete(text, a):
+    """The pairs that a table's rows spell, on the layout of the first model."""
+    family = parse_family("found", text)
+    found = set()
+    for name in a:
+        for row in family.rows:
+            fields = row.cells["a"].parse(name)
+            if fields is not None:
+                views = [row.cells[side].view for side in "ab"]
+                parts = [(v.part, v.parts) for v in views]
+                found.add((name, parts[0], row.cells["b"].format(fields), parts[1]))
+    return found
+
+
+@pytest.mark.parametrize("name", QUICK + UNSEEN)
+def test_a_map_is_found_and_its_rows_spell_it(name):
+    twin = BY_NAME[name]
+    found = infer(twin)
+    assert found.difference <= max(1e-12, twin.tolerance) < 1e-3 < found.before
+    spelled = concrete(found.text, layout(twin.a()))
+    prefix = next((p.b.split(".")[0] + "." for p in found.pairs if f"| {p.b}" not in found.text), "")
+    assert {(a, x, b, y) for a, x, b, y in spelled} == {
+        (p.a, p.a_part, p.b if p.b in {b for _, _, b, _ in spelled} else p.b.removeprefix(prefix), p.b_part)
+        for p in found.pairs
+    }
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "convnext", "regnet-y"])
+def test_what_is_found_is_what_the_table_says(name):
+    """The tables of the package were written by hand, the inference knows nothing of them."""
+    twin = BY_NAME[name]
+    table = families()[twin.table]
+    (theirs,) = recognise(layout(twin.b()))
+    expected = set()
+    for piece in theirs.pieces:
+        rows = theirs.body[piece.canonical][0]
+        step = rows if piece.part is None else piece.part.stop - piece.part.start
+        part = (0, 1) if piece.part is None else (piece.part.start // step, rows // step)
+        expected.add(Pair(piece.canonical, part, piece.model, (0, 1)))
+    body = {p for p in infer(twin).pairs if p.a in theirs.body}
+    assert body == expected and table is theirs.table
+
+
+def test_a_found_table_patches_the_twin(tmp_path):
+    twin = BY_NAME["swin-v2"]
+    a, b = twin.a(), twin.b()
+    found = infer(twin)
+    file = tmp_path / "swin_v2.map"
+    file.write_text(found.text)
+    signature = RobustWeightSignature.extract(
+        standard=a, robust=perturbed(a, 0.02, 1), corruption="fog", license="mit", layers=["layers.0.*"], table=file
+    )
+    clean = bits(b)
+    with patch(b, signature):
+        assert changed(clean, b) and all("encoder.layers.0." in n for n in changed(clean, b))
+    assert changed(clean, b) == set()
+
+
+def test_nothing_of_the_models_or_the_random_state_changes():
+    a, b = tiny_vit(), tiny_vit(seed=3)
+    a.train(), b.requires_grad_(False)
+    before, state = (bits(a), bits(b)), torch.get_rng_state()
+    infer_table(a, b, torch.zeros(1, 3, 32, 32))
+    assert changed(before[0], a) == set() == changed(before[1], b)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert a.training and not b.training
+    assert all(p.requires_grad for p in a.parameters()) and not any(p.requires_grad for p in b.parameters())
+
+
+def test_the_same_seed_gives_the_same_text():
+    assert infer(BY_NAME["vit"]).text == infer(BY_NAME["vit"]).text
+
+
+# --- what is refused
+
+
+def with_stride(place):
+    """The same names and shapes, another function: the stride of a bottleneck in its first or second convolution."""
+    model = tiny_resnet(block=timm.models.resnet.Bottleneck, layers=[1, 1, 1, 1])
+    for stage in (model.layer2, model.layer3, model.layer4):
+        first, second = stage[0].conv1, stage[0].conv2
+        first.stride, second.stride = ((2, 2), (1, 1)) if place == 1 else ((1, 1), (2, 2))
+    return model
+
+
+class Swapped(nn.Module):
+    """Two layers of one shape, used in this order or the other."""
+
+    def __init__(self, back=False, function=torch.relu):
+        super().__init__()
+        self.back, self.function = back, function
+        self.left, self.right, self.head = (nn.Linear(9, 9) for _ in range(3))
+
+    def forward(self, x):
+        x = x.flatten(2).mean(1)[:, :9]
+        one, two = (self.right, self.left) if self.back else (self.left, self.right)
+        return self.head(self.function(two(self.function(one(x)))))
+
+
+REFUSED = {
+    "another depth": (tiny_vit, lambda: tiny_vit(depth=3), "numbers in the first model and"),
+    "one block less": (lambda: tiny_vit(depth=3), tiny_vit, "numbers in the first model and"),
+    "another width": (tiny_vit, lambda: tiny_vit(embed_dim=96, num_heads=6), "numbers in the first model and"),
+    "another activation": (tiny_vit, lambda: tiny_vit(act_layer=nn.ReLU), "run apart at blocks.0.mlp.fc2.weight"),
+    "another stride": (lambda: with_stride(1), lambda: with_stride(2), "run apart at layer2.0.bn1"),
+    "another number of heads": (tiny_vit, lambda: tiny_vit(num_heads=4), "run apart at blocks.0.attn.proj.weight"),
+    "another function": (Swapped, lambda: Swapped(function=torch.tanh), "outputs differ by"),
+    "another output": (tiny_vit, lambda: tiny_vit(num_classes=7), "no output of the two models has the same shape"),
+    "another family": (tiny_vit, lambda: tiny_resnet(), "numbers in the first model and"),
+    "no tensors": (tiny_vit, lambda: nn.Identity(), "no output of the two models has the same shape"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_proven_is_refused(case):
+    a, b, message = REFUSED[case]
+    with pytest.raises(InferenceError, match=message):
+        infer_table(a(), b(), torch.zeros(1, 3, 32, 32))
+
+
+def test_order_of_use_decides_and_not_names():
+    found = infer_table(Swapped(), Swapped(back=True), torch.zeros(1, 3, 8, 8))
+    assert {(p.a, p.b) for p in found.pairs} >= {("left.weight", "right.weight"), ("right.weight", "left.weight")}
+
+
+class Broken(nn.Module):
+    """Runs into an error of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x):
+        raise KeyError("pixel_values")
+
+
+class Unlucky(nn.Module):
+    """Gives what is no number."""
+
+    def forward(self, x):
+        return torch.log(-x.abs())
+
+
+@pytest.mark.parametrize(("model", "message"), [(Broken, "does not run on an input"), (Unlucky, "not finite")])
+def test_a_model_that_does_not_run_is_named(model, message):
+    for pair in ((model(), tiny_vit()), (tiny_vit(), model())):
+        with pytest.raises(InferenceError, match=f"{model.__name__} .*{message}"):
+            infer_table(*pair, torch.zeros(1, 3, 32, 32))
+
+
+def test_tensors_without_part_in_the_output_are_told_and_not_mapped():
+    a, b = tiny_vit(), tiny_vit(seed=4)
+    b.mask_token = nn.Parameter(torch.zeros(1, 1, 48))
+    found = infer_table(a, b, torch.zeros(1, 3, 32, 32))
+    assert "# In the second alone, without part in the output: mask_token" in found.text
+    assert all(p.b != "mask_token" for p in found.pairs)
+
+
+def test_tied_tensors_are_one():
+    a, b = Swapped(), Swapped()
+    a.right, b.left = a.left, b.right
+    found = infer_table(a, b, torch.zeros(1, 3, 8, 8))
+    assert len(found.pairs) == 4
+
+
+def test_the_signature_of_a_stranger_is_not_proof():
+    """A model whose output hangs on nothing cannot prove anything."""
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(x.mean((2, 3))) * 0
+
+    with pytest.raises(InferenceError, match="outputs differ by"):
+        infer_table(Constant(), Constant(), torch.zeros(1, 3, 8, 8))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.permutations(range(5)))
+def test_any_order_of_definition(order):
+    """The same chain of equal layers, defined in any order."""
+
+    class Chain(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            self.layers = nn.ModuleDict({f"layer{i}": nn.Linear(6, 6) for i in order})
+
+        def forward(self, x):
+            x = x.flatten(1)[:, :6]
+            for i in range(5):
+                x = torch.tanh(self.layers[f"layer{i}"](x))
+            return x
+
+    found = infer_table(Chain(range(5)), Chain(order), torch.zeros(1, 3, 4, 4))
+    assert all(p.a == p.b for p in found.pairs) and len(found.pairs) == 10
