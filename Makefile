@@ -17,6 +17,7 @@ lowest:  ## once more with the oldest supported Hub client and model libraries
 docs:    ## everything that is made by script: the JSON schema and the numbers in README
 	python docs/make_schema.py
 	python docs/make_readme.py
+	python docs/make_names.py
 
 build:   ## wheel and source archive, in dist/
 	python -m build

@@ -110,8 +110,9 @@ def _other_stride(model: nn.Module) -> bool:
 def _other_epsilon(model: nn.Module) -> bool:
     changed = False
     for module in model.modules():
-        if isinstance(getattr(module, "eps", None), float):
-            module.eps = 1000 * module.eps
+        epsilon: object = getattr(module, "eps", None)
+        if isinstance(epsilon, float):
+            setattr(module, "eps", 1000 * epsilon)  # noqa: B010 - modules type their attributes as tensors
             changed = True
     return changed
 
@@ -131,7 +132,7 @@ def _count(shape: tuple[int, ...]) -> int:
 def main() -> None:
     """Measure, write, and print what matters."""
     warnings.simplefilter("ignore")  # of the model libraries, about each other
-    found = {
+    found: dict[str, Any] = {
         "command": "PYTHONPATH=tests python benchmarks/infer_maps.py",
         "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()},
         "versions": {
@@ -147,7 +148,7 @@ def main() -> None:
     }
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     solved = [t for t in found["twins"] if t["solved"]]
-    print(f"{len(solved)} of {len(found['twins'])} twins; {found['strangers']}")
+    print(f"{len(solved)} of {len(TWINS)} twins; {found['strangers']}")
 
 
 if __name__ == "__main__":

@@ -136,12 +136,18 @@ def _fold(group: Sequence[_Line], names: Names) -> list[tuple[str, str, bool]]:
             b, [m.b for m in group], first.words, names.b
         ):
             return [(*_cells(first, a, b), first.head)]
-    axis = varying[0] if varying else None
-    if axis is None:  # one name of A, several of B
+    if not varying:  # one name of A, several of B
         return [(*_cells(m, m.a, m.b), m.head) for m in group]
-    values = sorted({a[axis] for a, _ in numbers})
-    parts = [[m for m, (a, _) in zip(group, numbers, strict=True) if a[axis] == value] for value in values]
-    return [row for part in parts for row in _fold(part, names)]
+    ways = ([row for part in _split_at(group, axis) for row in _fold(part, names)] for axis in varying)
+    return min(ways, key=len)
+
+
+def _split_at(group: Sequence[_Line], axis: int) -> list[list[_Line]]:
+    """The lines by their number at one place in the name of A."""
+    parts: dict[int, list[_Line]] = {}
+    for line in group:
+        parts.setdefault(_numbers(line.a)[axis], []).append(line)
+    return [parts[value] for value in sorted(parts)]
 
 
 def _follow(numbers: Sequence[tuple[list[int], list[int]]], fields: Mapping[int, str]) -> dict[int, str] | None:

@@ -116,8 +116,14 @@ class Pairing:
 
 
 def is_flat(wide: Shape, flat: Shape) -> bool:
-    """Whether one shape is a kernel and the other the same rows as a matrix."""
-    return len(wide) == 4 and len(flat) == 2 and wide[0] == flat[0] and math.prod(wide[1:]) == flat[1]
+    """Whether one shape is a kernel of more than one place and the other the same rows as a matrix."""
+    return (
+        len(wide) == 4
+        and len(flat) == 2
+        and wide[0] == flat[0]
+        and math.prod(wide[1:]) == flat[1]
+        and not same_shape(wide, flat)
+    )
 
 
 def copy_part(source: torch.Tensor, target: torch.Tensor, pair: Pair) -> None:

@@ -76,6 +76,14 @@ def test_readme_holds_the_numbers_of_the_last_run():
     assert make["with_numbers"](README, found) == README, "run `make docs`"
 
 
+def test_the_page_of_names_holds_the_numbers_of_the_last_runs():
+    make = runpy.run_path(str(ROOT / "docs" / "make_names.py"))
+    results = ROOT / "benchmarks" / "results"
+    found = [json.loads((results / f"{n}.json").read_text("utf-8")) for n in ("name_tables", "infer_maps")]
+    page = (ROOT / "docs" / "NAMES.md").read_text("utf-8")
+    assert make["with_numbers"](page, *found) == page, "run `make docs`"
+
+
 def test_published_cards_are_of_whole_signatures():
     folders = [f.parent for f in sorted((ROOT / "cards").glob("*/config.json"))]
     assert folders
