@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from rws_hub.errors import ExtractionError as ExtractionError
     from rws_hub.errors import FormatVersionError as FormatVersionError
     from rws_hub.errors import IncompatibleModelError as IncompatibleModelError
+    from rws_hub.errors import InferenceError as InferenceError
     from rws_hub.errors import NameTableError as NameTableError
     from rws_hub.errors import NotASignatureError as NotASignatureError
     from rws_hub.errors import PatchStateError as PatchStateError
     from rws_hub.errors import RWSError as RWSError
+    from rws_hub.infer import infer_table as infer_table
     from rws_hub.patching import Patch as Patch
     from rws_hub.patching import active_patches as active_patches
     from rws_hub.patching import patch as patch
@@ -45,6 +47,7 @@ _HOME = {
     "ExtractionError": "errors",
     "FormatVersionError": "errors",
     "IncompatibleModelError": "errors",
+    "InferenceError": "errors",
     "NameTableError": "errors",
     "NotASignatureError": "errors",
     "Patch": "patching",
@@ -55,6 +58,7 @@ _HOME = {
     "RobustWeightSignature": "signature",
     "SignatureConfig": "spec",
     "active_patches": "patching",
+    "infer_table": "infer",
     "load_patched": "backbones",
     "patch": "patching",
     "plan_patch": "planner",

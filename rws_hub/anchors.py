@@ -21,9 +21,9 @@ from rws_hub import storage
 from rws_hub.cells import Slice
 from rws_hub.errors import PatchStateError
 from rws_hub.plan import SignaturePlan
-from rws_hub.resolve import Piece
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.spec import Op
+from rws_hub.spelling import Piece
 
 _INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

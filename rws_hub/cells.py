@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -39,6 +39,19 @@ class Slice:
     axis: int
     start: int
     stop: int
+
+
+def tiles(parts: Sequence[Slice | None], shape: Shape) -> bool:
+    """Whether parts of a tensor (None: all of it) are all of it, and no element twice."""
+    found = [p for p in parts if p is not None]
+    if len(found) < len(parts):
+        return len(parts) == 1
+    axes = {p.axis for p in found}
+    if len(axes) != 1 or not shape:
+        return False
+    ordered = sorted((p.start, p.stop) for p in found)
+    edges = [0, *(stop for _, stop in ordered)]
+    return [start for start, _ in ordered] == edges[:-1] and edges[-1] == shape[axes.pop()]
 
 
 @dataclass(frozen=True, slots=True)

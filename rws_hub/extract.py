@@ -28,9 +28,9 @@ from rws_hub.codec import Packed
 from rws_hub.errors import ExtractionError
 from rws_hub.layers import LayerRule, Unit
 from rws_hub.names import Layout
-from rws_hub.resolve import IDENTITY
 from rws_hub.sources import CanonicalWeights
 from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
+from rws_hub.spelling import IDENTITY
 
 # Elements read and taken to float64 at a time, whatever the size of the tensor.
 _BLOCK = 2**16

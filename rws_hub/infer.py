@@ -20,8 +20,8 @@ from rws_hub.errors import InferenceError
 from rws_hub.folding import Names, table_text
 from rws_hub.lockstep import OutOfStepError, pair_up, renew
 from rws_hub.pairing import Pair, copy_part
-from rws_hub.resolve import same_shape
 from rws_hub.sources import live_tensors
+from rws_hub.spelling import same_shape
 
 # Largest difference of equal outputs, relative to their size. Some models compute a step in float32; that much is
 # accepted only where unrelated weights differ a thousand times as much.
@@ -70,6 +70,18 @@ def infer_table(
 
     Raises:
         InferenceError: a model that does not run, tensors that found no partner, or outputs that differ.
+
+    Example:
+        >>> from torch import nn
+        >>> ours = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+        >>> theirs = nn.Sequential()
+        >>> for name, layer in zip(("conv", "norm", "flat", "out"), ours):
+        ...     theirs.add_module(name, layer)
+        >>> print(infer_table(ours, theirs, images[:, :, :8, :8]).text.partition("\\n\\n")[2])
+        0.{wb} | conv.{wb}
+        1.{bn} | norm.{bn}
+        3.{wb} | out.{wb}
+        <BLANKLINE>
     """
     try:
         models = [copy.deepcopy(m).to("cpu", torch.float64).eval() for m in (a, b)]

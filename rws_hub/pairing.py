@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from rws_hub.cells import Shape
-from rws_hub.resolve import same_shape
+from rws_hub.spelling import same_shape
 
 _MAX_CHUNKS = 4
 _ROLES = {"q": 0, "query": 0, "k": 1, "key": 1, "v": 2, "value": 2}

@@ -11,7 +11,7 @@ from typing import Literal
 from rws_hub.cells import Slice
 from rws_hub.errors import IncompatibleModelError
 from rws_hub.report import fold_names, fold_pairs, table
-from rws_hub.resolve import Piece
+from rws_hub.spelling import Piece
 
 # A model whose sketch is less alike than this shares no ancestor with the source (docs/DECISIONS.md).
 KIN_SIMILARITY = 0.3

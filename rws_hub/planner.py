@@ -20,9 +20,10 @@ from rws_hub.errors import NameTableError
 from rws_hub.names import Family, Layout, families, read_table, table_of
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.recognise import recognise
-from rws_hub.resolve import IDENTITY, Match, Piece, match, match_below
+from rws_hub.resolve import Match, match, match_below
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import Weights, WeightsLike, by_canonical, gather, live_tensors, open_weights, tensor_rows
+from rws_hub.spelling import IDENTITY, Piece
 from rws_hub.writable import first_names, once_per_storage, why_not
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rws_hub.cells import Cell, Shape
+from rws_hub.cells import Cell, Shape, Slice, tiles
 from rws_hub.names import Family, Layout, Numbering, Row, families
-from rws_hub.resolve import HEADS, IDENTITY, Piece, plain_names
+from rws_hub.resolve import HEADS, plain_names
+from rws_hub.spelling import IDENTITY, Piece
 
 # Added by wrappers in front of every name.
 _WRAPPERS = ("module", "timm_model")
@@ -78,7 +79,7 @@ def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: M
     ]
     numbering = family.numbering(dialect, inside)
     body: dict[str, Shape] = {}
-    covered: dict[str, int] = {}
+    parts: dict[str, list[Slice | None]] = {}
     pieces: list[Piece] = []
     unseen = {r.text for r in rows if r.needed}
     numbered = False
@@ -87,15 +88,14 @@ def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: M
         for row, cell, piece, full in found:
             if body.setdefault(piece.canonical, full) != full:
                 return None
-            size = full[0] if full else 1
-            own = size if piece.part is None else piece.part.stop - piece.part.start
-            covered[piece.canonical] = covered.get(piece.canonical, 0) + (0 if cell.additive else own)
+            if not cell.additive:
+                parts.setdefault(piece.canonical, []).append(piece.part)
             unseen.discard(row.text)
             numbered = numbered or cell.is_numbered
             pieces.append(Piece(piece.canonical, piece.part, actual[prefix + name], piece.model_part))
         if not found:
             return None
-    if unseen or not numbered or any(covered[n] != (shape[0] if shape else 1) for n, shape in body.items()):
+    if unseen or not numbered or not all(tiles(parts.get(n, []), shape) for n, shape in body.items()):
         return None
     return Recognition(family, dialect, prefix, _ordered(family, body), head, tuple(pieces))
 

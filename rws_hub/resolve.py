@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from rws_hub.cells import Cell, Fields, Shape, Slice
-from rws_hub.names import Family, Layout, Row
-
-IDENTITY = "identity"
+from rws_hub.cells import Cell
+from rws_hub.names import Family, Layout
+from rws_hub.spelling import IDENTITY, Piece, Spelling, choose, refuse_collisions, spellings
 
 # Added by wrappers anywhere in a name; they never carry meaning.
 _WRAPPED = "base_layer"
@@ -21,19 +20,6 @@ TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapp
 HEADS = frozenset(
     "head heads head_dist head_drop fc classifier cls_classifier distillation_classifier last_linear".split()
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of a canonical tensor is a part of a model's tensor, element by element in row-major order.
-
-    None is the whole tensor; the two may then differ in axes of length 1.
-    """
-
-    canonical: str
-    part: Slice | None
-    model: str
-    model_part: Slice | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +49,6 @@ class Match:
     def fits(self) -> bool:
         """Whether every name is there and every touched shape is equal."""
         return not (self.missing or self.unexpected or self.mismatched)
-
-
-@dataclass(frozen=True, slots=True)
-class _Home:
-    """One piece in a dialect, without prefix, and the shape that the model's tensor must have."""
-
-    piece: Piece
-    shape: Shape
-    loose: bool
-
-    def takes(self, found: Shape) -> bool:
-        """Whether a model's tensor of this shape can hold the piece."""
-        return same_shape(self.shape, found) or (self.loose and _flattened(self.shape) == _flattened(found))
-
-
-# Everything that could spell one canonical tensor: alternatives, each a few homes.
-_Spelling = list[list[_Home]]
-
-
-def same_shape(a: Shape, b: Shape) -> bool:
-    """Equal up to axes of length 1, which never permute data."""
-    return a == b or [d for d in a if d != 1] == [d for d in b if d != 1]
-
-
-def _flattened(shape: Shape) -> tuple[int, int]:
-    rows = shape[0] if shape else 1
-    size = 1
-    for length in shape[1:]:
-        size *= length
-    return rows, size
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
@@ -137,7 +93,7 @@ def match(table: Family | None, body: Layout, touched: Iterable[str], target: La
     plain = {p: target[a] for p, a in actual.items()}
     touched = frozenset(touched)
     places: list[Match] = []
-    for dialect, spelled in _spellings(table, body).items():
+    for dialect, spelled in spellings(table, body).items():
         for prefix in sorted(_hosts(spelled, plain)):
             places.append(_place(table, dialect, prefix, spelled, touched, plain, actual))
     places = [m for i, m in enumerate(places) if all(m.pieces != other.pieces for other in places[:i] if other.fits)]
@@ -148,54 +104,7 @@ def match(table: Family | None, body: Layout, touched: Iterable[str], target: La
     return [Match(table.canonical if table else IDENTITY, "", (), absent, (), (), (), frozenset())]
 
 
-def _spellings(table: Family | None, body: Layout) -> dict[str, dict[str, _Spelling]]:
-    """Dialect -> canonical name -> its spellings, for every dialect that has a name for every tensor."""
-    if table is None:
-        return {IDENTITY: {n: [[_Home(Piece(n, None, n, None), shape, False)]] for n, shape in body.items()}}
-    numbering = table.numbering(table.canonical, body)
-    rows = [r for r in table.rows if r.is_body and (not r.condition or r.condition.holds(table.canonical, body))]
-    readings: dict[str, list[tuple[Row, Fields]]] = {}
-    for name in body:
-        found = ((row, table.read(row, table.canonical, name, numbering)) for row in rows)
-        readings[name] = [(row, fields) for row, fields in found if fields is not None]
-    spelled: dict[str, dict[str, _Spelling]] = {}
-    for dialect in table.dialects:
-        names = {n: _spell(table.canonical, dialect, n, shape, readings[n]) for n, shape in body.items()}
-        if all(names.values()):
-            spelled[dialect] = names
-    return spelled
-
-
-def _spell(root: str, dialect: str, name: str, shape: Shape, readings: list[tuple[Row, Fields]]) -> _Spelling:
-    """The alternatives for one canonical tensor in a dialect, without prefix; empty if it has no name there."""
-    alternatives: _Spelling = []
-    for row, fields in readings:
-        home, cell = row.cells[root], row.cells[dialect]
-        if dialect == root:
-            return [[_Home(Piece(name, None, name, None), shape, row.flattens)]]
-        if home is None or cell is None or cell.additive:
-            continue
-        part = home.view.of(shape)
-        whole = None if part is None else cell.view.whole(part)
-        if whole is None:
-            continue  # it has no such row blocks: this row is about another variant
-        piece = Piece(name, home.view.slice(shape), cell.format(fields), cell.view.slice(whole))
-        if not alternatives or (home.view.part == 0 and not home.additive):
-            alternatives.append([])
-        alternatives[-1].append(_Home(piece, whole, row.flattens))
-    return [_joined(homes) for homes in alternatives]
-
-
-def _joined(homes: list[_Home]) -> list[_Home]:
-    """Row blocks that are the same ones of one tensor are that tensor."""
-    first = homes[0]
-    same = all(h.piece.model == first.piece.model and h.piece.part == h.piece.model_part for h in homes)
-    if len(homes) == 1 or not same:
-        return homes
-    return [_Home(Piece(first.piece.canonical, None, first.piece.model, None), first.shape, first.loose)]
-
-
-def _hosts(spelled: Mapping[str, _Spelling], plain: Layout) -> set[str]:
+def _hosts(spelled: Mapping[str, Spelling], plain: Layout) -> set[str]:
     """Prefixes below which a good part of the spelled names could live."""
     certain = [s[0][0].piece.model for s in spelled.values() if len(s) == 1]
     models = sorted(certain or [s[0][0].piece.model for s in spelled.values()])
@@ -212,12 +121,13 @@ def _place(
     table: Family | None,
     dialect: str,
     prefix: str,
-    spelled: Mapping[str, _Spelling],
+    spelled: Mapping[str, Spelling],
     touched: frozenset[str],
     plain: Layout,
     actual: Mapping[str, str],
 ) -> Match:
-    chosen = {name: _choose(spelling, prefix, plain) for name, spelling in spelled.items()}
+    chosen = {name: choose(spelling, prefix, plain) for name, spelling in spelled.items()}
+    refuse_collisions(table, [h for homes in chosen.values() for h in homes])
     names = {prefix + h.piece.model: h.piece for homes in chosen.values() for h in homes}
     wrong = {
         name
@@ -241,15 +151,6 @@ def _place(
         resized=tuple(sorted(wrong - touched)),
         body=frozenset(actual[n] for n in names if n in plain),
     )
-
-
-def _choose(spelling: _Spelling, prefix: str, plain: Layout) -> list[_Home]:
-    """The first alternative that fits; else the first whose names are all there; else the first."""
-    if len(spelling) == 1:
-        return spelling[0]
-    there = [homes for homes in spelling if all(prefix + h.piece.model in plain for h in homes)]
-    fitting = (homes for homes in there if all(h.takes(plain[prefix + h.piece.model]) for h in homes))
-    return next(fitting, (there or spelling)[0])
 
 
 def _unexpected(

@@ -22,7 +22,7 @@ from rws_hub.cells import Shape
 from rws_hub.errors import CheckpointError
 from rws_hub.names import Family
 from rws_hub.recognise import Recognition, recognise
-from rws_hub.resolve import IDENTITY, Piece
+from rws_hub.spelling import IDENTITY, Piece
 
 WeightsLike: TypeAlias = "nn.Module | Mapping[str, torch.Tensor] | str | Path"
 

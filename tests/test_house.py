@@ -23,6 +23,7 @@ ORDER = [
     "jsonio",
     "spec",
     "config",
+    "spelling",
     "resolve",
     "recognise",
     "diagnosis",

@@ -165,3 +165,22 @@ def test_a_signature_of_before_there_was_a_table_finds_it_now():
 
     plan = plan_patch(hf_vit(), older)
     assert plan.ok and plan.signatures[0].dialect in {"hf5", "hf4"}
+
+
+BARE = "columns: mine | theirs\n" + TABLE.partition("unit blocks.{i}: blocks.{i}\n")[2]
+WRONG = {
+    "a part without a row": (BARE.replace("blocks.{i}.a[1/2]  | layers.{i}.right\n", ""), "another architecture"),
+    "two into one": (BARE.replace("layers.{i}.right", "layers.{i}.left"), "to the same rows of layers.0.left"),
+    "one part twice": (BARE.replace("[1/2]", "[0/2]"), "another architecture"),
+    "two tensors into one": (BARE.replace("embed.{wb}", "layers.{i}.left.{wb}"), "the same fields"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_table_that_loses_or_doubles_numbers_is_refused(case, tmp_path):
+    text, message = WRONG[case]
+    a, b, file = mine(), theirs(mine()), tmp_path / "wrong.map"
+    file.write_text(text)
+    with pytest.raises((NameTableError, IncompatibleModelError)) as caught:
+        patch(b, extract(a), table=file)
+    assert message in str(caught.value) and same(a, b)

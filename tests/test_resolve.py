@@ -16,7 +16,8 @@ from twin_weights import layout
 
 from rws_hub.names import families
 from rws_hub.recognise import recognise
-from rws_hub.resolve import IDENTITY, match, plain_names
+from rws_hub.resolve import match, plain_names
+from rws_hub.spelling import IDENTITY
 
 VIT, RESNET = families()["vit"], families()["resnet"]
 
