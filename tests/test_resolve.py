@@ -242,3 +242,43 @@ def test_planning_a_large_model_is_quick():
         assert match(VIT, body, body, target)[0].fits
         times.append(time.perf_counter() - start)
     assert statistics.median(times) < 0.1
+
+
+def adapted(layout, names):
+    """As PEFT names a model with low-rank adapters on some layers."""
+    out = {}
+    for name, shape in layout.items():
+        layer, _, leaf = name.rpartition(".")
+        if layer not in names:
+            out[f"base_model.model.{name}"] = shape
+            continue
+        out[f"base_model.model.{layer}.base_layer.{leaf}"] = shape
+        out[f"base_model.model.{layer}.lora_A.default.weight"] = (4, shape[-1])
+        out[f"base_model.model.{layer}.lora_B.default.weight"] = (shape[0], 4)
+    return out
+
+
+def test_adapters_are_no_part_of_the_backbone():
+    target = adapted(layout(hf_vit()), {"vit.layers.0.attention.q_proj", "vit.layers.1.mlp.fc1", "classifier"})
+    body = recognise(layout(tiny_vit()))[0].body
+    (place,) = [m for m in match(VIT, body, body, target) if m.fits]
+    assert place.prefix == "base_model.model.vit."
+    if place.dialect == "hf5":
+        assert "base_model.model.vit.layers.0.attention.q_proj.base_layer.weight" in {p.model for p in place.pieces}
+
+
+@pytest.mark.parametrize(
+    ("extra", "fits"),
+    [
+        ("blocks.0.ls1.gamma", False),  # a layer scale: another architecture
+        ("blocks.0.attn.q_norm.weight", False),
+        ("patch_embed.norm.weight", False),
+        ("attn_pool.latent", False),  # pooling by attention: a SigLIP
+        ("neck.weight", True),  # a module of the user's own beside the backbone's
+        ("head.extra.weight", True),
+    ],
+)
+def test_what_stands_among_the_backbones_own_is_unexpected(extra, fits):
+    body = recognise(layout(tiny_vit()))[0].body
+    best = match(VIT, body, body, {**layout(tiny_vit()), extra: (48,)})[0]
+    assert best.fits == fits and best.unexpected == (() if fits else (extra,))
