@@ -150,6 +150,11 @@ class Family:
                     return (self._group(unit), first, order, *rest), unit.label.format(fields)
         return None
 
+    def is_tail(self, name: str) -> bool:
+        """Whether a canonical name is of the last layer, of which there is one: models cut to features lack it."""
+        unit, last = self.unit_of(name), self.units[-1:]
+        return unit is not None and not last[0].label.is_numbered and unit[1] == last[0].label.template
+
     def _group(self, unit: Unit) -> int:
         """Units that count by the same first number (a stage) are executed in turn, number by number."""
         start = unit.label.template.partition("{")[0]

@@ -55,6 +55,7 @@ class SignaturePlan:
         rejected: everything that stands against it; empty means that it fits.
         diagnosis: the reason for all that in one line; empty if it fits.
         resized: untouched tensors of another shape (another input size), which do not matter.
+        absent: untouched tensors of the last layer that the model was built without; nor do these.
         similarity: estimated cosine between the model's weights and the signature's clean source
             (-1 to 1), or None where the values could not be read.
         touched: number of weights and statistics that change.
@@ -68,6 +69,7 @@ class SignaturePlan:
     rejected: tuple[Rejection, ...]
     diagnosis: str
     resized: tuple[str, ...]
+    absent: tuple[str, ...]
     similarity: float | None
     touched: int
 
@@ -96,6 +98,7 @@ class SignaturePlan:
         pairs = [(p.canonical + _part(p.part), model + _part(p.model_part)) for p, model in pieces]
         rows = [(s, "accepted", "=" if t == s else t) for s, t in fold_pairs(pairs)]
         rows += [(n, "untouched", "another shape here; not part of the signature") for n in fold_names(self.resized)]
+        rows += [(n, "untouched", "not in this model; not part of the signature") for n in fold_names(self.absent)]
         lines = table(("Tensor", "Status", "In the model"), rows)
         lines += ["", f"touches {self.touched:,} weights and statistics in {len(self.bindings)} tensors"]
         if self.similarity is not None:

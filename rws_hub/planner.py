@@ -157,6 +157,7 @@ def _plan_one(
         rejected=tuple(rejected),
         diagnosis=diagnosis,
         resized=best.resized,
+        absent=best.absent,
         similarity=None,
         touched=sum(signature.elements(n) for n in signature.names),
     )

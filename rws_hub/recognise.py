@@ -42,7 +42,7 @@ def recognise(layout: Layout, tables: Iterable[Family] | None = None) -> list[Re
         layout: names and shapes of a model.
         tables: where to look; None: in every table of the package.
     """
-    actual = plain_names(layout)
+    actual = plain_names(layout, in_table=True)
     plain = {p: layout[a] for p, a in actual.items()}
     found: dict[frozenset[Piece], Recognition] = {}
     for family in families().values() if tables is None else tables:
@@ -51,7 +51,7 @@ def recognise(layout: Layout, tables: Iterable[Family] | None = None) -> list[Re
                 if explained := _explain(family, dialect, prefix, plain, actual):
                     # Two dialects that spell this backbone alike are one explanation.
                     found.setdefault(frozenset(explained.pieces), explained)
-    return list(found.values()) or [_identity(plain, actual)]
+    return list(found.values()) or [_identity(layout)]
 
 
 def _prefixes(family: Family, dialect: str, plain: Layout) -> list[str]:
@@ -150,7 +150,9 @@ def _ordered(family: Family, body: Mapping[str, Shape]) -> dict[str, Shape]:
     return dict(sorted(body.items(), key=lambda kv: ((family.unit_of(kv[0]) or (last, ""))[0], kv[0])))
 
 
-def _identity(plain: Layout, actual: Mapping[str, str]) -> Recognition:
+def _identity(layout: Layout) -> Recognition:
+    actual = plain_names(layout)
+    plain = {p: layout[a] for p, a in actual.items()}
     prefix = _wrapping(plain)
     own = {n.removeprefix(prefix): s for n, s in plain.items()}
     body = {n: s for n, s in own.items() if n.split(".")[0] not in HEADS}

@@ -6,6 +6,7 @@ question, which backbone a model *is*, is `recognise`'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ from rws_hub.spelling import IDENTITY, Piece, Spelling, choose, refuse_collision
 # Added by wrappers anywhere in a name; they never carry meaning.
 _WRAPPED = "base_layer"
 TRANSPARENT = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", _WRAPPED})
+# timm's `features_only` spells the first levels of a model as one: `stages_0.blocks` for `stages.0.blocks`.
+_FLATTENED = re.compile(r"(?<![^.])(stem|stages|layers|blocks|features)_(\d+)(?![^.])")
 # Top-level names that hold a classification head, for backbones without a table.
 HEADS = frozenset(
     "head heads head_dist head_drop fc classifier cls_classifier distillation_classifier last_linear".split()
@@ -33,6 +36,7 @@ class Match:
         unexpected: the model's names that would be part of such a backbone, but are not of this one.
         mismatched: canonical names of touched tensors that have another shape.
         resized: the same of untouched ones (another input size, say), which is fine.
+        absent: untouched ones of the last layer that the model was built without, which is fine, too.
         body: the model's names of the whole backbone, touched or not.
     """
 
@@ -43,6 +47,7 @@ class Match:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     resized: tuple[str, ...]
+    absent: tuple[str, ...]
     body: frozenset[str]
 
     @property
@@ -51,12 +56,18 @@ class Match:
         return not (self.missing or self.unexpected or self.mismatched)
 
 
-def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Names without transparent components -> names as they are. A clash keeps both as they are."""
+def plain_names(names: Iterable[str], in_table: bool = False) -> dict[str, str]:
+    """Names without transparent components -> names as they are. A clash keeps both as they are.
+
+    Args:
+        names: of a model.
+        in_table: spell flattened stages as tables do, too.
+    """
     plain: dict[str, list[str]] = {}
     for name in names:
         parts = name.split(".")
         short = name if TRANSPARENT.isdisjoint(parts) else ".".join(p for p in parts if p not in TRANSPARENT)
+        short = _FLATTENED.sub(r"\1.\2", short) if in_table else short
         plain.setdefault(short, []).append(name)
     return {k if len(v) == 1 else n: n for k, v in plain.items() for n in v}
 
@@ -75,6 +86,7 @@ def match_below(root: str, table: Family, body: Layout, touched: Iterable[str], 
             missing=back(m.missing),
             mismatched=tuple(root + n for n in m.mismatched),
             resized=tuple(root + n for n in m.resized),
+            absent=tuple(root + n for n in m.absent),
         )
         for m in match(table, inner, [n.removeprefix(root) for n in touched], target)
     ]
@@ -89,7 +101,7 @@ def match(table: Family | None, body: Layout, touched: Iterable[str], target: La
         touched: names of `body` that a signature changes; their shapes must be equal.
         target: the model's names and shapes.
     """
-    actual = plain_names(target)
+    actual = plain_names(target, table is not None)
     plain = {p: target[a] for p, a in actual.items()}
     touched = frozenset(touched)
     places: list[Match] = []
@@ -101,7 +113,7 @@ def match(table: Family | None, body: Layout, touched: Iterable[str], target: La
     if places:
         return places
     absent = tuple(Piece(n, None, n, None) for n in body)
-    return [Match(table.canonical if table else IDENTITY, "", (), absent, (), (), (), frozenset())]
+    return [Match(table.canonical if table else IDENTITY, "", (), absent, (), (), (), (), frozenset())]
 
 
 def _hosts(spelled: Mapping[str, Spelling], plain: Layout) -> set[str]:
@@ -135,6 +147,8 @@ def _place(
         for h in homes
         if (found := plain.get(prefix + h.piece.model)) is not None and not h.takes(found)
     }
+    lost = {p.canonical for n, p in names.items() if n not in plain}
+    cut_off = {n for n in lost - touched if table is not None and table.is_tail(n)}
     return Match(
         dialect=dialect,
         prefix=prefix,
@@ -145,10 +159,11 @@ def _place(
             for h in homes
             if prefix + h.piece.model in plain
         ),
-        missing=tuple(Piece(p.canonical, p.part, n, p.model_part) for n, p in names.items() if n not in plain),
+        missing=tuple(replace(p, model=n) for n, p in names.items() if n not in plain and p.canonical not in cut_off),
         unexpected=tuple(_unexpected(table, dialect, prefix, names, plain, actual)),
         mismatched=tuple(sorted(wrong & touched)),
         resized=tuple(sorted(wrong - touched)),
+        absent=tuple(sorted(cut_off)),
         body=frozenset(actual[n] for n in names if n in plain),
     )
 

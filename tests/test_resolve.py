@@ -4,6 +4,7 @@ import statistics
 import time
 
 import pytest
+import timm
 import torch
 import torchvision
 import transformers
@@ -282,3 +283,37 @@ def test_what_stands_among_the_backbones_own_is_unexpected(extra, fits):
     body = recognise(layout(tiny_vit()))[0].body
     best = match(VIT, body, body, {**layout(tiny_vit()), extra: (48,)})[0]
     assert best.fits == fits and best.unexpected == (() if fits else (extra,))
+
+
+CUT = {
+    "vit": (lambda **kw: tiny_vit(**({"out_indices": (0, 1)} if kw else {}), **kw), "norm"),
+    "convnext": (
+        lambda **kw: timm.create_model("convnext_tiny", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), **kw),
+        "head.norm",
+    ),
+    "swin": (
+        lambda **kw: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, depths=(1, 1, 1, 1), **kw),
+        "norm",
+    ),
+    "resnet": (tiny_resnet, None),
+}
+
+
+@pytest.mark.parametrize("family", CUT)
+def test_a_model_cut_to_its_features_lacks_the_last_norm_alone(family):
+    build, last = CUT[family]
+    (found,) = recognise(layout(build()))
+    features = layout(build(features_only=True))
+    stem = next(iter(found.body))
+    (best,) = [m for m in match(found.table, found.body, [stem], features) if m.fits]
+    assert best.absent == (() if last is None else (f"{last}.bias", f"{last}.weight"))
+    if last is not None:  # touched, it is missing
+        refused = match(found.table, found.body, [f"{last}.weight"], features)[0]
+        assert [p.canonical for p in refused.missing] == [f"{last}.weight"]
+
+
+def test_flattened_stages_are_spelled_out_for_tables_only():
+    names = ["stages_0.blocks.0.gamma", "backbone.layers_12.x", "my_stages_0.x", "blocks_0x.y"]
+    assert plain_names(names) == {n: n for n in names}
+    spelled = ["stages.0.blocks.0.gamma", "backbone.layers.12.x", "my_stages_0.x", "blocks_0x.y"]
+    assert plain_names(names, in_table=True) == dict(zip(spelled, names, strict=True))
