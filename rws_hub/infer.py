@@ -18,16 +18,17 @@ from tqdm import tqdm
 
 from rws_hub.errors import InferenceError
 from rws_hub.folding import Names, table_text
-from rws_hub.lockstep import OutOfStepError, pair_up, renew
+from rws_hub.lockstep import OutOfStepError, pair_up
 from rws_hub.pairing import Pair, copy_part
-from rws_hub.sources import live_tensors
 from rws_hub.spelling import same_shape
+from rws_hub.trials import floating, influence, outputs, picture, refill
 
-# Largest difference of equal outputs, relative to their size. Some models compute a step in float32; that much is
-# accepted only where unrelated weights differ a thousand times as much.
-_EXACT = 1e-6
-_ROUGH = 1e-4
+# Largest difference of equal outputs, relative to their size: some models compute a step in float32, and libraries
+# differ in the smallest of norm epsilons. Unrelated weights must differ a thousand times as much.
+_EQUAL = 1e-5
 _MARGIN = 1000
+# A tensor whose influence on the output is below this could be swapped with another one unnoticed.
+_SEEN = 10 * _EQUAL
 _SHOWN = 5
 
 
@@ -40,12 +41,15 @@ class Inferred:
         pairs: the same, tensor by tensor.
         difference: largest difference of the two outputs with the weights of A in both, float64.
         before: the same with unrelated weights: what a wrong map looks like.
+        unproven: tensors of B on which the output hardly hangs, such as the key bias of an attention: they are
+            paired by the operation that they take part in, and no output can tell.
     """
 
     text: str
     pairs: tuple[Pair, ...]
     difference: float
     before: float
+    unproven: tuple[str, ...]
 
 
 def infer_table(
@@ -111,16 +115,16 @@ def _attempt(
     bar: tqdm[NoReturn],
 ) -> Inferred:
     a, b = models
-    tensors = (_floating(a), _floating(b))
+    tensors = (floating(a), floating(b))
     for number, own in enumerate(tensors):
-        _refill(own, seed + number)
-    images = _input(example, seed)
-    first = _outputs(a, images), _outputs(b, images)
+        refill(own, seed + number)
+    images = picture(example, seed)
+    first = outputs(a, images), outputs(b, images)
     keys = [(i, j) for i, x in enumerate(first[0]) for j, y in enumerate(first[1]) if same_shape(x.shape, y.shape)]
     if not keys:
         shapes = [[list(x.shape) for x in outputs] for outputs in first]
         raise InferenceError(f"no output of the two models has the same shape: {shapes[0]} and {shapes[1]}")
-    reaches = {key: [_reached(m, images, k) for m, k in zip(models, key, strict=True)] for key in keys}
+    reaches = {key: [influence(m, images, k) for m, k in zip(models, key, strict=True)] for key in keys}
     sizes = {
         key: [sum(own[n].numel() for n in r) for own, r in zip(tensors, rs, strict=True)] for key, rs in reaches.items()
     }
@@ -154,9 +158,12 @@ def _attempt(
         unused = tuple(
             sorted(set(own) - {getattr(p, side) for p in kept}) for own, side in zip(tensors, "ab", strict=True)
         )
+        # Of a tensor that one model holds in parts, the parts are asked.
+        asked = {p: reach[1][p.b] if p.b_part == (0, 1) else reach[0][p.a] for p in kept}
+        unproven = tuple(p.b for p in kept if asked[p] < _SEEN)
         names = Names(*({n: tuple(t.shape) for n, t in own.items()} for own in tensors))
-        about = _about(models, difference, before, unused)
-        return Inferred(table_text(kept, names, columns, about), tuple(kept), difference, before)
+        about = _about(models, difference, before, unused, unproven)
+        return Inferred(table_text(kept, names, columns, about), tuple(kept), difference, before, unproven)
     raise problem
 
 
@@ -173,95 +180,21 @@ def _prove(
     differences: list[float] = []
     for trial in (1, 2):
         for number, own in enumerate(tensors):
-            _refill(own, seed + 100 * trial + number)
-        images = _input(example, seed + trial, count=2)
-        wanted = _outputs(models[0], images)[key[0]]
-        befores.append(_distance(wanted, _outputs(models[1], images)[key[1]]))
+            refill(own, seed + 100 * trial + number)
+        images = picture(example, seed + trial, count=2)
+        wanted = outputs(models[0], images)[key[0]]
+        befores.append(_distance(wanted, outputs(models[1], images)[key[1]]))
         for pair in pairs:
             copy_part(tensors[0][pair.a], tensors[1][pair.b], pair)
-        differences.append(_distance(wanted, _outputs(models[1], images)[key[1]]))
+        differences.append(_distance(wanted, outputs(models[1], images)[key[1]]))
         scale = float(wanted.abs().max())
-        allowed = _ROUGH if befores[-1] > _MARGIN * differences[-1] else _EXACT
-        if not differences[-1] <= allowed * scale or befores[-1] <= _MARGIN * _EXACT * scale:
+        if not differences[-1] <= _EQUAL * scale or befores[-1] <= _MARGIN * _EQUAL * scale:
             raise InferenceError(
                 f"every tensor found a partner, but the outputs differ by {differences[-1]:.1e} (they are as large as "
                 f"{scale:.1e}, and differ by {befores[-1]:.1e} with unrelated weights): not the same function. Look "
                 "for another norm epsilon, activation, stride or padding"
             )
     return min(befores), max(differences)
-
-
-def _floating(model: nn.Module) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in live_tensors(model).items():
-        if tensor.is_floating_point() and tensor.numel() and id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[name] = tensor
-    return found
-
-
-def _refill(tensors: Mapping[str, torch.Tensor], seed: int) -> None:
-    """New values, no two alike: matrices that keep the scale, everything else near 1 or small, nothing zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-            leaf = name.rpartition(".")[2]
-            if leaf == "running_var" or (tensor.ndim < 2 and leaf != "bias" and leaf != "running_mean"):
-                values = (noise / 5).exp()
-            elif tensor.ndim < 2 or sum(d > 1 for d in tensor.shape) < 2:
-                values = noise / 5
-            else:
-                values = noise * (2 / tensor[0].numel()) ** 0.5
-            tensor.copy_(values)
-
-
-def _input(example: torch.Tensor, seed: int, count: int = 1) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn((count, *example.shape[1:]), generator=generator, dtype=torch.float64)
-
-
-def _outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Every floating tensor that a model returns, in order."""
-    renew(model)
-    try:
-        with torch.no_grad():
-            found = list(_flat(model(images)))
-    except Exception as error:  # whatever a foreign model raises
-        raise InferenceError(
-            f"{type(model).__name__} does not run on an input of shape {list(images.shape)}: {error}"
-        ) from error
-    if not all(bool(torch.isfinite(t).all()) for t in found):
-        raise InferenceError(f"{type(model).__name__} gives values that are not finite on random weights")
-    return found
-
-
-def _flat(value: object) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in _flat(v)]
-    return [t for v in value for t in _flat(v)] if isinstance(value, (list, tuple)) else []
-
-
-def _reached(model: nn.Module, images: torch.Tensor, key: int) -> set[str]:
-    """Names of the tensors that an output depends on; buffers cannot be asked and count as if they did."""
-    renew(model)
-    own = _floating(model)
-    asked = {n: t for n, t in own.items() if isinstance(t, nn.Parameter)}
-    was = {n: t.requires_grad for n, t in asked.items()}
-    try:
-        for tensor in asked.values():
-            tensor.requires_grad_(True)
-        with torch.enable_grad():
-            output = _flat(model(images))[key]
-            gradients = torch.autograd.grad(output.sum(), list(asked.values()), allow_unused=True)
-    finally:
-        for name, tensor in asked.items():
-            tensor.requires_grad_(was[name])
-    reached = {n for n, g in zip(asked, gradients, strict=True) if g is not None}
-    return reached | (own.keys() - asked.keys())
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -280,7 +213,11 @@ def _open(
 
 
 def _about(
-    models: Sequence[nn.Module], difference: float, before: float, unused: tuple[Sequence[str], ...]
+    models: Sequence[nn.Module],
+    difference: float,
+    before: float,
+    unused: tuple[Sequence[str], ...],
+    unproven: Sequence[str],
 ) -> list[str]:
     """Comment lines: what was run, the proof, and what has no part in it."""
     kinds = " and ".join(f"{type(m).__module__.partition('.')[0]} {type(m).__name__}" for m in models)
@@ -290,4 +227,6 @@ def _about(
     ]
     for which, names in zip(("first", "second"), unused, strict=True):
         lines += [f"In the {which} alone, without part in the output: {', '.join(names)}"] if names else []
+    if unproven:
+        lines.append(f"Paired by their place alone, since the output hardly hangs on them: {', '.join(unproven)}")
     return lines

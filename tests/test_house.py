@@ -51,6 +51,7 @@ ORDER = [
     "apply",
     "pairing",
     "lockstep",
+    "trials",
     "folding",
     "infer",
     "libraries",

@@ -185,6 +185,27 @@ def test_tensors_without_part_in_the_output_are_told_and_not_mapped():
     assert all(p.b != "mask_token" for p in found.pairs)
 
 
+def test_what_the_output_cannot_show_is_told():
+    found = infer(BY_NAME["vit"])
+    assert found.unproven == tuple(f"vit.layers.{i}.attention.k_proj.bias" for i in range(2))
+    assert "# Paired by their place alone, since the output hardly hangs on them: vit.layers.0" in found.text
+
+    class Faint(nn.Module):
+        """Two tensors that hardly matter: swapped, the outputs would be as good as equal."""
+
+        def __init__(self):
+            super().__init__()
+            self.main, self.one, self.two = (nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x):
+            x = x.flatten(1)[:, :6]
+            return self.main(x) + 1e-9 * self.one(x) + 1e-9 * torch.tanh(self.two(x))
+
+    found = infer_table(Faint(), Faint(), torch.zeros(1, 3, 4, 4))
+    assert set(found.unproven) == {"one.weight", "one.bias", "two.weight", "two.bias"}
+    assert infer_table(Swapped(), Swapped(), torch.zeros(1, 3, 8, 8)).unproven == ()
+
+
 def test_tied_tensors_are_one():
     a, b = Swapped(), Swapped()
     a.right, b.left = a.left, b.right
