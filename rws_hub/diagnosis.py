@@ -12,6 +12,7 @@ from rws_hub.resolve import Match
 
 # Tensors whose size follows the input's, not the backbone's width.
 _GRID = re.compile(r"(.*\.)?(pos_embed|position_embeddings?(\.weight)?|pos_embedding|relative_position_bias_table)")
+_NUMBER = re.compile(r"\d+")
 
 
 def diagnose(
@@ -42,7 +43,9 @@ def diagnose(
             return _another_architecture(source)
         names = [p.model for p in best.missing] or best.unexpected
         who, lacks = (source, "this model") if best.missing else ("this model", source)
-        depth = all(re.search(r"\d", n) for n in names) and not (best.missing and best.unexpected)
+        # Another depth: the same tensors, in blocks of other numbers.
+        known = {_NUMBER.sub("#", n) for n in best.body}
+        depth = all(_NUMBER.sub("#", n) in known for n in names) and not (best.missing and best.unexpected)
         count = f"{len(names)} tensor{'s' if len(names) > 1 else ''}"
         return f"another {'depth' if depth else 'variant'}: {who} has {count} that {lacks} has not, such as {names[0]}"
     other = [n for n in best.mismatched if not _GRID.fullmatch(n)]

@@ -109,7 +109,8 @@ def match(table: Family | None, body: Layout, touched: Iterable[str], target: La
         for prefix in sorted(_hosts(spelled, plain)):
             places.append(_place(table, dialect, prefix, spelled, touched, plain, actual))
     places = [m for i, m in enumerate(places) if all(m.pieces != other.pieces for other in places[:i] if other.fits)]
-    places.sort(key=lambda m: (len(m.missing) + len(m.unexpected), len(m.mismatched), m.dialect, m.prefix))
+    # What fits, then what was found most of: a place deep inside has little to miss, and tells little.
+    places.sort(key=lambda m: (not m.fits, -len(m.body), len(m.mismatched), m.dialect, m.prefix))
     if places:
         return places
     absent = tuple(Piece(n, None, n, None) for n in body)

@@ -1,5 +1,7 @@
 """Maps found by running two models side by side: proven, or refused; never a wrong one."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -187,8 +189,10 @@ def test_tensors_without_part_in_the_output_are_told_and_not_mapped():
 
 def test_what_the_output_cannot_show_is_told():
     found = infer(BY_NAME["vit"])
-    assert found.unproven == tuple(f"vit.layers.{i}.attention.k_proj.bias" for i in range(2))
-    assert "# Paired by their place alone, since the output hardly hangs on them: vit.layers.0" in found.text
+    # Softmax takes no notice of what is added to every key alike.
+    keys = tuple(n for n in layout(BY_NAME["vit"].b()) if re.search(r"\bk(ey|_proj)\.bias$", n))
+    assert found.unproven == keys and len(keys) == 2
+    assert f"# Paired by their place alone, since the output hardly hangs on them: {keys[0]}" in found.text
 
     class Faint(nn.Module):
         """Two tensors that hardly matter: swapped, the outputs would be as good as equal."""

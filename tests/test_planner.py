@@ -101,7 +101,7 @@ NO_STEM = ("conv1.weight", "missing", "conv1.weight", THEIRS)
         ),
         (
             lambda: without("conv1.weight"),
-            "another depth: the signature's backbone resnet18 has 1 tensor that this model has not",
+            "another variant: the signature's backbone resnet18 has 1 tensor that this model has not",
             NO_STEM,
         ),
         (
