@@ -18,6 +18,8 @@ docs:    ## everything that is made by script: the JSON schema and the numbers i
 	python docs/make_schema.py
 	python docs/make_readme.py
 	python docs/make_names.py
+	python docs/make_corruptions.py
+	python docs/make_evidence.py
 
 build:   ## wheel and source archive, in dist/
 	python -m build

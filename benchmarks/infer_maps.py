@@ -15,6 +15,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def spoiled() -> list[dict[str, Any]]:
     changes: dict[str, Callable[[nn.Module], bool]] = {
         "every activation to tanh": _other_activation,
         "first stride of 2 to 1, padding kept": _other_stride,
-        "every norm epsilon times 1000": _other_epsilon,
+        "every norm epsilon times 10": partial(_other_epsilon, 10),
+        "every norm epsilon times 1000": partial(_other_epsilon, 1000),
     }
     found: list[dict[str, Any]] = []
     for twin in tqdm(TWINS, "spoiled", leave=False):
@@ -107,12 +109,12 @@ def _other_stride(model: nn.Module) -> bool:
     return False
 
 
-def _other_epsilon(model: nn.Module) -> bool:
+def _other_epsilon(factor: int, model: nn.Module) -> bool:
     changed = False
     for module in model.modules():
         epsilon: object = getattr(module, "eps", None)
         if isinstance(epsilon, float):
-            setattr(module, "eps", 1000 * epsilon)  # noqa: B010 - modules type their attributes as tensors
+            setattr(module, "eps", factor * epsilon)  # noqa: B010 - modules type their attributes as tensors
             changed = True
     return changed
 

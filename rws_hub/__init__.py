@@ -12,10 +12,17 @@ from rws_hub._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from rws_hub.backbones import load_patched as load_patched
+    from rws_hub.batchnorm import reestimate_batchnorm as reestimate_batchnorm
+    from rws_hub.comparison import compare as compare
+    from rws_hub.comparison import identify as identify
     from rws_hub.errors import ArtifactError as ArtifactError
     from rws_hub.errors import CardError as CardError
     from rws_hub.errors import CheckpointError as CheckpointError
+    from rws_hub.errors import ComparisonError as ComparisonError
     from rws_hub.errors import CorruptArtifactError as CorruptArtifactError
+    from rws_hub.errors import CorruptionError as CorruptionError
+    from rws_hub.errors import DataError as DataError
+    from rws_hub.errors import EvaluationError as EvaluationError
     from rws_hub.errors import ExtractionError as ExtractionError
     from rws_hub.errors import FormatVersionError as FormatVersionError
     from rws_hub.errors import IncompatibleModelError as IncompatibleModelError
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from rws_hub.errors import NotASignatureError as NotASignatureError
     from rws_hub.errors import PatchStateError as PatchStateError
     from rws_hub.errors import RWSError as RWSError
+    from rws_hub.errors import TrainingError as TrainingError
     from rws_hub.infer import infer_table as infer_table
     from rws_hub.patching import Patch as Patch
     from rws_hub.patching import active_patches as active_patches
@@ -42,8 +50,12 @@ _HOME = {
     "ArtifactError": "errors",
     "CardError": "errors",
     "CheckpointError": "errors",
+    "ComparisonError": "errors",
     "CorruptArtifactError": "errors",
+    "CorruptionError": "errors",
+    "DataError": "errors",
     "Evaluation": "results",
+    "EvaluationError": "errors",
     "ExtractionError": "errors",
     "FormatVersionError": "errors",
     "IncompatibleModelError": "errors",
@@ -57,11 +69,15 @@ _HOME = {
     "Results": "results",
     "RobustWeightSignature": "signature",
     "SignatureConfig": "spec",
+    "TrainingError": "errors",
     "active_patches": "patching",
+    "compare": "comparison",
+    "identify": "comparison",
     "infer_table": "infer",
     "load_patched": "backbones",
     "patch": "patching",
     "plan_patch": "planner",
+    "reestimate_batchnorm": "batchnorm",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +19,8 @@ from rws_hub.patching import patch
 from rws_hub.references import parse, timm_name
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import checkpoint_files
+
+_PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def checkpoint(
@@ -73,9 +78,50 @@ def load_model(
         >>> with patch(model, fog):
         ...     logits = model(images)
     """
-    found = locate(parse(reference, revision), Access(token, cache_dir, local_files_only))
-    with _seeded(0):  # weights that the file may lack, such as a pooler's, are the same every time
-        return load(_saved(found), checkpoint_files(found.path)).eval()
+    return _load(locate(parse(reference, revision), Access(token, cache_dir, local_files_only)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A live model and what lay beside it.
+
+    Attributes:
+        model: in eval mode.
+        config: the `config.json` of timm or transformers, from which it can be built again.
+        processor: the contents of `preprocessor_config.json`, if there is one.
+        label: what to call it: for a repository a reference to its commit.
+    """
+
+    model: nn.Module
+    config: dict[str, Any]
+    processor: dict[str, Any] | None
+    label: str
+
+
+def open_model(reference: str | Path, *, seed: int | None = None) -> Opened:
+    """A model with what says how to build it again, and how it wants its pictures.
+
+    Args:
+        reference: as in `checkpoint`.
+        seed: build it with seeded random weights, as `build_model` does; None loads its weights.
+
+    Raises:
+        CheckpointError: as in `load_model`.
+        huggingface_hub.errors: whatever the Hub client raises, untouched.
+    """
+    if seed is not None and (name := timm_name(reference)) and (model := _build_timm(name, seed)):
+        stated: Any = getattr(model, "pretrained_cfg", {})
+        config = {"architecture": stated.get("architecture", name), "pretrained_cfg": dict(stated)}
+        return Opened(model.eval(), config, None, f"timm/{name} with random weights of seed {seed}")
+    access = Access()
+    found = (locate if seed is None else locate_config)(parse(reference), access)
+    model = _load(found) if seed is None else build_model(reference, seed=seed)
+    file: Path | None = found.folder / _PROCESSOR_FILE
+    if found.commit is not None:
+        file = access.download(parse(reference).repo_id, _PROCESSOR_FILE, found.commit)
+    processor = json.loads(file.read_bytes()) if file is not None and file.is_file() else None
+    label = found.label if seed is None else f"{found.label} with random weights of seed {seed}"
+    return Opened(model, found.config(), processor, label)
 
 
 def build_model(reference: str | Path, *, seed: int = 0) -> nn.Module:
@@ -89,8 +135,7 @@ def build_model(reference: str | Path, *, seed: int = 0) -> nn.Module:
         huggingface_hub.errors: whatever the Hub client raises, untouched.
     """
     name = timm_name(reference)
-    with _seeded(seed), torch.device("cpu"):
-        model = None if name is None else build_timm(name)
+    model = None if name is None else _build_timm(name, seed)
     if model is None:
         saved = _saved(locate_config(parse(reference), Access()))
         with _seeded(seed), torch.device("cpu"):
@@ -99,7 +144,13 @@ def build_model(reference: str | Path, *, seed: int = 0) -> nn.Module:
 
 
 def example_input(model: nn.Module, size: int | None = None) -> torch.Tensor:
-    """One seeded random picture [1, 3, size, size], float32; by default of the size that the model states, or 224."""
+    """One seeded random picture [1, 3, size, size], float32; by default of the size that the model states, or 224.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"a picture has a side of at least 1 pixel, not {size}")
     timm_says: object = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
     config: object = getattr(model, "config", None)
     config = getattr(config, "vision_config", config)
@@ -113,6 +164,7 @@ def load_patched(
     *,
     alpha: float | None = None,
     base: str | None = None,
+    table: str | Path | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -125,6 +177,7 @@ def load_patched(
         signature: a Hub id, a local folder, or a loaded signature.
         alpha: patch strength; None is the recommended one.
         base: a model reference (see `checkpoint`) in place of the recorded base.
+        table: a name table of your own (docs/NAMES.md), used instead of those of the package.
         token: Hub token; None takes the stored login.
         cache_dir: of the Hub client; None is its default.
         local_files_only: no network; what is not in the cache is an error.
@@ -138,6 +191,7 @@ def load_patched(
         ArtifactError: the signature cannot be read.
         CheckpointError: no base is recorded, or it cannot be loaded.
         IncompatibleModelError: the signature does not fit the base.
+        NameTableError: a table that cannot be read, or that does not explain the signature's names.
         huggingface_hub.errors: whatever the Hub client raises, untouched.
 
     Example:
@@ -168,8 +222,18 @@ def load_patched(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    patch(model, signature, alpha=alpha)
+    patch(model, signature, alpha=alpha, table=table)
     return model
+
+
+def _load(found: Located) -> nn.Module:
+    with _seeded(0):  # weights that the file may lack, such as a pooler's, are the same every time
+        return load(_saved(found), checkpoint_files(found.path)).eval()
+
+
+def _build_timm(name: str, seed: int) -> nn.Module | None:
+    with _seeded(seed), torch.device("cpu"):
+        return build_timm(name)
 
 
 def _saved(found: Located) -> Saved:

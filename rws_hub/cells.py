@@ -72,11 +72,16 @@ class View:
     lift: int = 0
     flat: bool = False
 
+    @property
+    def is_columns(self) -> bool:
+        """Whether the view is a part along the second axis."""
+        return bool(self.first) or self.last is not None
+
     def of(self, shape: Shape) -> Shape | None:
         """The shape of the view of a tensor, or None if the tensor has no such view."""
         if self.parts > 1:
             return (shape[0] // self.parts, *shape[1:]) if shape and shape[0] % self.parts == 0 else None
-        if self.first or self.last is not None:
+        if self.is_columns:
             stop = self.last if self.last is not None else (shape[1] if len(shape) > 1 else 0)
             return (
                 (shape[0], stop - self.first, *shape[2:]) if len(shape) > 1 and shape[1] >= stop > self.first else None
@@ -102,7 +107,7 @@ class View:
         if self.parts > 1:
             step = shape[0] // self.parts
             return Slice(0, self.part * step, (self.part + 1) * step)
-        if self.first or self.last is not None:
+        if self.is_columns:
             return Slice(1, self.first, shape[1] if self.last is None else self.last)
         return None
 

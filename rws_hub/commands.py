@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rws_hub import compare_command, data_commands, eval_command, train_command
 from rws_hub.errors import CheckpointError, IncompatibleModelError
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ def run(arguments: argparse.Namespace) -> None:
         "apply": _apply,
         "card": _card,
         "check": _check,
+        "compare": compare_command.run,
+        "corruptions": data_commands.run,
         "demo": _demo,
+        "eval": eval_command.run,
         "extract": _extract,
         "info": _info,
         "map": _map,
         "pull": _pull,
         "push": _push,
+        "train": train_command.run,
     }
     handlers[arguments.command](arguments)
 
@@ -129,7 +134,11 @@ def _apply(arguments: argparse.Namespace) -> None:
 
 
 def _map(arguments: argparse.Namespace) -> None:
-    if arguments.names[0] == "infer":
+    infers = arguments.names[0] == "infer"
+    for name in ("revision", "subfolder", "table") if infers else ("size", "out"):
+        if getattr(arguments, name) is not None:
+            arguments.usage_error(f"argument --{name}: only {'without' if infers else 'with'} infer")
+    if infers:
         return _infer(arguments)
     from rws_hub import show
     from rws_hub.backbones import build_model
@@ -166,7 +175,8 @@ def _infer(arguments: argparse.Namespace) -> None:
     if out is not None:
         out.write_text(found.text, encoding="utf-8")
     if arguments.json:
-        facts = {"difference": found.difference, "before": found.before, "tensors": len(found.pairs)}
+        facts: dict[str, Any] = {"difference": found.difference, "before": found.before, "tensors": len(found.pairs)}
+        facts |= {"unproven": found.unproven, "exchangeable": found.exchangeable}
         _print_json({"table": found.text, "out": None if out is None else str(out), **facts})
     else:
         print(found.text if out is None else f"{out}: written", end="" if out is None else "\n")
@@ -266,6 +276,8 @@ def _plan_json(plan: PatchPlan) -> dict[str, Any]:
 
 
 def _does_not_fit(plan: PatchPlan) -> IncompatibleModelError:
+    if ambiguous := next((s for s in plan.signatures if s.is_ambiguous), None):
+        return IncompatibleModelError(f"the signature does not fit {plan.target}: {ambiguous.diagnosis}", plan)
     wrong = sum(len(s.rejected) for s in plan.signatures)
     count = "1 tensor is" if wrong == 1 else f"{wrong} tensors are"
     return IncompatibleModelError(f"the signature does not fit {plan.target}: {count} missing or different", plan)

@@ -9,7 +9,12 @@
     ├─ ExtractionError (ValueError)          the checkpoints cannot give a signature
     ├─ IncompatibleModelError (ValueError)   the signature does not fit the model; carries the plan
     ├─ PatchStateError (RuntimeError)        the model is not in the state the patch left it in
-    └─ CardError (ValueError)                a card cannot be written from what is known
+    ├─ CardError (ValueError)                a card cannot be written from what is known
+    ├─ ComparisonError (ValueError)          the signatures cannot be compared
+    ├─ DataError (ValueError)                images or labels cannot be read, or are not the model's
+    ├─ EvaluationError (ValueError)          a measurement cannot be made as asked
+    ├─ TrainingError (ValueError)            a training cannot be begun or gone on with
+    └─ CorruptionError (ValueError)          images, or the corruption asked for, are not what can be worked on
 
 Each also inherits the built-in that a caller would catch anyway. Errors of the Hub client
 (`RepositoryNotFoundError`, `GatedRepoError`, ...) are never wrapped: they pass through untouched.
@@ -79,5 +84,25 @@ class CardError(RWSError, ValueError):
     """A card cannot be written, or an existing one cannot be kept, from what is known."""
 
 
+class ComparisonError(RWSError, ValueError):
+    """The signatures cannot be compared with each other."""
+
+
 class InferenceError(RWSError, ValueError):
     """No name table for two models could be proven."""
+
+
+class DataError(RWSError, ValueError):
+    """Images and labels cannot be read, or are not those that a model speaks of."""
+
+
+class TrainingError(RWSError, ValueError):
+    """A training cannot be begun or gone on with."""
+
+
+class EvaluationError(RWSError, ValueError):
+    """A measurement cannot be made as asked."""
+
+
+class CorruptionError(RWSError, ValueError):
+    """Images, or the corruption that is asked for, are not what the corruptions work on."""

@@ -82,7 +82,7 @@ def extract(
         rule: which layers to keep (`layers.choose`).
         bits: 2 to 8, or 32.
         batchnorm: whether batch-norm affine parameters and running statistics are part of the signature.
-        executed: for a backbone without a table, module names in order of use (`layers.watch`).
+        executed: where no table states the order, module names in order of use (`layers.watch`).
         progress: show a progress bar on stderr.
 
     Raises:
@@ -94,7 +94,7 @@ def extract(
     bar: tqdm[NoReturn] = tqdm(total=len(body), desc="measuring", unit="tensor", disable=not progress, leave=False)
     differences = {u.label: _relative_difference(trio, u, bar) for u in units}
     bar.close()
-    chosen = layers.choose(rule, units, differences, table is not None or executed is not None)
+    chosen = layers.choose(rule, units, differences, executed is not None or layers.states_order(table, body))
     touched = chosen if batchnorm else {n for n in chosen if not is_batchnorm(n, body)}
     if not touched:
         raise ExtractionError("the chosen layers hold nothing but batch norm, and batchnorm='none' leaves it out")
@@ -180,17 +180,23 @@ def hash_tensor(digest: hashlib._Hash, name: str, shape: Shape, rows: Callable[[
 
 
 def executed_modules(model: object, example_input: torch.Tensor | None, weights: CanonicalWeights) -> list[str] | None:
-    """Execution order for backbones without a table, when there is a live model to trace or an example to watch."""
-    if weights.recognition.table is not None:
+    """Execution order that no table states, when there is a live model to trace or an example to watch."""
+    found = weights.recognition
+    if layers.states_order(found.table, found.body):
         return None
-    if example_input is None:
-        return layers.traced(model, weights.recognition.prefix) if isinstance(model, nn.Module) else None
-    if not isinstance(model, nn.Module):
+    if example_input is not None and not isinstance(model, nn.Module):
         raise ExtractionError("example_input needs the standard model as a live module, not as a file or state dict")
+    if not isinstance(model, nn.Module):
+        return None
     try:
-        return layers.watch(model, example_input, weights.recognition.prefix)
+        seen = (
+            layers.traced(model, found.prefix)
+            if example_input is None
+            else layers.watch(model, example_input, found.prefix)
+        )
     except Exception as error:  # whatever a foreign model raises
         raise ExtractionError(f"running the standard model on example_input failed: {error}") from error
+    return seen if seen is None or found.table is None else layers.canonical_order(seen, found.pieces, found.prefix)
 
 
 def _projection(trio: Trio, name: str) -> float | None:

@@ -1,8 +1,8 @@
 """A name table for two models of one architecture, found by running them side by side and proven by equal outputs.
 
 `lockstep` guesses the pairs. The proof does not know how: new random weights in A, copied through the pairs into B,
-must give equal outputs on new random input, twice, and every pair must reach the output that is compared. What
-cannot be proven is an error, never a table.
+must give equal outputs on new random input in every probe of `proof`, and every pair must reach the output that is
+compared. What cannot be proven is an error, never a table.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from tqdm import tqdm
 from rws_hub.errors import InferenceError
 from rws_hub.folding import Names, table_text
 from rws_hub.lockstep import OutOfStepError, pair_up
-from rws_hub.pairing import Pair, copy_part
+from rws_hub.pairing import Pair
+from rws_hub.proof import Case, Proof, prove, told
+from rws_hub.report import fold_pairs
 from rws_hub.spelling import same_shape
+from rws_hub.symmetry import exchangeable
 from rws_hub.trials import floating, influence, outputs, picture, refill
 
-# Largest difference of equal outputs, relative to their size: some models compute a step in float32, and libraries
-# differ in the smallest of norm epsilons. Unrelated weights must differ a thousand times as much.
-_EQUAL = 1e-5
-_MARGIN = 1000
-# A tensor whose influence on the output is below this could be swapped with another one unnoticed.
-_SEEN = 10 * _EQUAL
+# A tensor whose influence on the output is below so many tolerances could be swapped with another one unnoticed.
+_SEEN = 10
 _SHOWN = 5
 
 
@@ -39,10 +38,13 @@ class Inferred:
     Attributes:
         text: a name table (docs/NAMES.md) with one column for each.
         pairs: the same, tensor by tensor.
-        difference: largest difference of the two outputs with the weights of A in both, float64.
+        difference: largest difference of the two outputs with the weights of A in both, of usual size, float64.
         before: the same with unrelated weights: what a wrong map looks like.
         unproven: tensors of B on which the output hardly hangs, such as the key bias of an attention: they are
             paired by the operation that they take part in, and no output can tell.
+        exchangeable: pairs of tensors that could change places in the function, such as those of two equal branches
+            that are added up: they are paired by order, and the other way would be as good. Names of B, or of A
+            where B holds several tensors of A in one.
     """
 
     text: str
@@ -50,6 +52,7 @@ class Inferred:
     difference: float
     before: float
     unproven: tuple[str, ...]
+    exchangeable: tuple[tuple[str, str], ...]
 
 
 def infer_table(
@@ -74,6 +77,7 @@ def infer_table(
 
     Raises:
         InferenceError: a model that does not run, tensors that found no partner, or outputs that differ.
+        TypeError: something else than two modules and a tensor.
 
     Example:
         >>> from torch import nn
@@ -86,6 +90,11 @@ def infer_table(
         1.{bn} | norm.{bn}
         3.{wb} | out.{wb}
     """
+    for what, kind in ((a, nn.Module), (b, nn.Module), (example, torch.Tensor)):
+        if not isinstance(what, kind):
+            raise TypeError(
+                f"expected two modules and a tensor as an example of their input, got {type(what).__name__}"
+            )
     try:
         models = [copy.deepcopy(m).to("cpu", torch.float64).eval() for m in (a, b)]
     except Exception as error:  # whatever a foreign model raises
@@ -93,15 +102,16 @@ def infer_table(
     problem: InferenceError | None = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bar: tqdm[NoReturn] = tqdm(desc="running side by side", unit="pass", disable=not progress, leave=False)
+        quiet = None if progress else True  # None: where stderr is a terminal, else its line would end in the error
+        bar: tqdm[NoReturn] = tqdm(desc="running side by side", unit="pass", disable=quiet, leave=False)
         with bar:
             for use_roles in (True, False):  # names are only a hint: without it, if it leads astray
                 try:
                     return _attempt(models, example, columns, seed, use_roles, bar)
-                except OutOfStepError:
-                    raise
                 except InferenceError as error:
                     problem = problem or error
+                    if isinstance(error, OutOfStepError):
+                        break
     assert problem is not None
     raise problem
 
@@ -116,6 +126,9 @@ def _attempt(
 ) -> Inferred:
     a, b = models
     tensors = (floating(a), floating(b))
+    for model, own in zip(models, tensors, strict=True):
+        if not own:
+            raise InferenceError(f"{type(model).__name__} has no floating tensors: there is nothing to name")
     for number, own in enumerate(tensors):
         refill(own, seed + number)
     images = picture(example, seed)
@@ -151,7 +164,7 @@ def _attempt(
             problem = InferenceError(_open(open_a, open_b, tensors))
             continue
         try:
-            before, difference = _prove(models, tensors, kept, example, key, seed)
+            proof = prove(Case((a, b), tensors, kept, example, key), seed)
         except InferenceError as error:
             problem = error
             continue
@@ -160,45 +173,13 @@ def _attempt(
         )
         # Of a tensor that one model holds in parts, the parts are asked.
         asked = {p: reach[1][p.b] if p.b_part == (0, 1) else reach[0][p.a] for p in kept}
-        unproven = tuple(p.b for p in kept if asked[p] < _SEEN)
+        unproven = tuple(p.b for p in kept if asked[p] < _SEEN * proof.tolerance)
+        side = int(all(p.b_part == (0, 1) for p in kept))
+        swaps = exchangeable((a, b)[side], images, key[side], {(p.a, p.b)[side] for p in kept}, seed, bar.update)
         names = Names(*({n: tuple(t.shape) for n, t in own.items()} for own in tensors))
-        about = _about(models, difference, before, unused, unproven)
-        return Inferred(table_text(kept, names, columns, about), tuple(kept), difference, before, unproven)
+        text = table_text(kept, names, columns, _about(models, proof, unused, unproven, swaps))
+        return Inferred(text, tuple(kept), proof.difference, proof.before, unproven, swaps)
     raise problem
-
-
-def _prove(
-    models: Sequence[nn.Module],
-    tensors: tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]],
-    pairs: Sequence[Pair],
-    example: torch.Tensor,
-    key: tuple[int, int],
-    seed: int,
-) -> tuple[float, float]:
-    """Largest difference of the outputs with unrelated weights (the least of two trials) and with equal ones."""
-    befores: list[float] = []
-    differences: list[float] = []
-    for trial in (1, 2):
-        for number, own in enumerate(tensors):
-            refill(own, seed + 100 * trial + number)
-        images = picture(example, seed + trial, count=2)
-        wanted = outputs(models[0], images)[key[0]]
-        befores.append(_distance(wanted, outputs(models[1], images)[key[1]]))
-        for pair in pairs:
-            copy_part(tensors[0][pair.a], tensors[1][pair.b], pair)
-        differences.append(_distance(wanted, outputs(models[1], images)[key[1]]))
-        scale = float(wanted.abs().max())
-        if not differences[-1] <= _EQUAL * scale or befores[-1] <= _MARGIN * _EQUAL * scale:
-            raise InferenceError(
-                f"every tensor found a partner, but the outputs differ by {differences[-1]:.1e} (they are as large as "
-                f"{scale:.1e}, and differ by {befores[-1]:.1e} with unrelated weights): not the same function. Look "
-                "for another norm epsilon, activation, stride or padding"
-            )
-    return min(befores), max(differences)
-
-
-def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b.reshape(a.shape)).abs().max())
 
 
 def _open(
@@ -214,19 +195,19 @@ def _open(
 
 def _about(
     models: Sequence[nn.Module],
-    difference: float,
-    before: float,
+    proof: Proof,
     unused: tuple[Sequence[str], ...],
     unproven: Sequence[str],
+    exchangeable: Sequence[tuple[str, str]],
 ) -> list[str]:
     """Comment lines: what was run, the proof, and what has no part in it."""
     kinds = " and ".join(f"{type(m).__module__.partition('.')[0]} {type(m).__name__}" for m in models)
-    lines = [
-        f"Found by running {kinds} side by side.",
-        f"Proof: with equal weights the outputs differ by {difference:.1e}, with unrelated ones by {before:.1e}.",
-    ]
+    lines = [f"Found by running {kinds} side by side.", *told(proof)]
     for which, names in zip(("first", "second"), unused, strict=True):
         lines += [f"In the {which} alone, without part in the output: {', '.join(names)}"] if names else []
     if unproven:
         lines.append(f"Paired by their place alone, since the output hardly hangs on them: {', '.join(unproven)}")
+    if exchangeable:
+        swaps = ", ".join(f"{a} and {b}" for a, b in fold_pairs(exchangeable))
+        lines.append(f"Paired by order alone, since all of these could change places in the same function: {swaps}")
     return lines

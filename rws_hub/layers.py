@@ -19,6 +19,7 @@ from torch import nn
 from rws_hub.errors import ExtractionError
 from rws_hub.names import Family, Layout
 from rws_hub.resolve import plain_names
+from rws_hub.spelling import Piece
 
 # "shallow": the shortest prefix of layers that holds this share of the summed relative differences. Plain
 # differences, not squared ones: squares let one restless stem decide alone (docs/DECISIONS.md).
@@ -41,13 +42,13 @@ def units_of(table: Family | None, body: Layout, executed: Sequence[str] | None)
     Args:
         table: name table of the backbone, if there is one.
         body: canonical layout without the head.
-        executed: for a backbone without a table: module names in order of first use, or None if not watched.
+        executed: where no table states the order: module names in order of first use, or None if not watched.
     """
     groups: dict[str, list[str]] = {}
-    if table is not None:
-        placed = {n: table.unit_of(n) for n in body}
-        for name in sorted(body, key=lambda n: placed[n] or ((len(table.units),), "")):
-            groups.setdefault((placed[name] or ((), "other"))[1], []).append(name)
+    placed = {} if table is None else {n: unit for n in body if (unit := table.unit_of(n))}
+    if len(placed) == len(body):
+        for name in sorted(body, key=lambda n: placed[n]):
+            groups.setdefault(placed[name][1], []).append(name)
         return tuple(Unit(label, tuple(names)) for label, names in groups.items())
     order = {module: i for i, module in enumerate(executed or ())}
     owners = {n: n.rpartition(".")[0] for n in body}
@@ -60,6 +61,23 @@ def units_of(table: Family | None, body: Layout, executed: Sequence[str] | None)
             label = owners[name] or name
         groups.setdefault(label, []).append(name)
     return tuple(Unit(label, tuple(names)) for label, names in groups.items())
+
+
+def states_order(table: Family | None, body: Layout) -> bool:
+    """Whether a table says of every tensor of a backbone when it is used."""
+    return table is not None and all(table.unit_of(n) for n in body)
+
+
+def canonical_order(executed: Iterable[str], pieces: Sequence[Piece], prefix: str) -> list[str]:
+    """Modules of a model in order of first use (without `prefix`), as the modules of canonical tensors."""
+    order = {module: i for i, module in enumerate(executed)}
+    plain = {actual: name for name, actual in plain_names({p.model: None for p in pieces}).items()}
+    first: dict[str, int] = {}
+    for piece in pieces:
+        used = order.get(plain[piece.model].removeprefix(prefix).rpartition(".")[0], len(order))
+        owner = piece.canonical.rpartition(".")[0]
+        first[owner] = min(used, first.get(owner, used))
+    return sorted(first, key=lambda owner: first[owner])
 
 
 def watch(model: nn.Module, example_input: torch.Tensor, prefix: str) -> list[str]:
@@ -118,9 +136,9 @@ def choose(rule: LayerRule, units: Sequence[Unit], profile: Mapping[str, float],
         return _by_pattern(rule, units)
     if not ordered:
         raise ExtractionError(
-            f"layers={rule!r} needs the execution order, which no name table states for this backbone and no trace "
-            "shows. Pass the standard model as a live module with example_input= (it is run once on it), or name the "
-            "layers: layers=['features.0.*', ...]"
+            f"layers={rule!r} needs the execution order, which no name table states for this backbone (`unit` lines "
+            "for every tensor) and no trace shows. Pass the standard model as a live module with example_input= (it is "
+            "run once on it), or name the layers: layers=['features.0.*', ...]"
         )
     if rule == "shallow":
         return _names(units[: _shallow_depth([profile[u.label] for u in units])])

@@ -33,12 +33,17 @@ class OutOfStepError(InferenceError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Meeting:
+class Meeting:
     """An operation: the own tensors in it, a fingerprint of the activations, and what is neither of them."""
 
     names: tuple[str, ...]
     print: tuple[float, ...]
     call: str
+
+    def like(self, other: tuple[float, ...]) -> bool:
+        """Whether these are the activations of another fingerprint, but for rounding."""
+        pairs = zip(self.print, other, strict=False)
+        return len(self.print) == len(other) and all(abs(x - y) <= _TOLERANCE * max(1.0, abs(x)) for x, y in pairs)
 
 
 Meet = Callable[[tuple[str, ...], list[torch.Tensor], str], None]
@@ -85,6 +90,20 @@ class Watch(TorchFunctionMode):
         return result
 
 
+class _Resizing(Watch):
+    """Notes whether tensors made from a model's own alone are resized."""
+
+    found = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Look at interpolations, and run everything."""
+        if func is nn.functional.interpolate and any(id(t) in self._sources for t in _tensors((args, kwargs))):
+            self.found = True
+        return super().__torch_function__(func, types, args, kwargs)
+
+
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
@@ -108,13 +127,31 @@ def _fingerprint(activations: Sequence[torch.Tensor]) -> tuple[float, ...]:
     return tuple(v for p in sorted(prints) for v in p)
 
 
-def _alike(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return len(a) == len(b) and all(abs(x - y) <= _TOLERANCE * max(1.0, abs(x)) for x, y in zip(a, b, strict=True))
-
-
 def renew(model: nn.Module) -> None:
     """Let a model in evaluation forget what it made of older weights: some do when the mode changes."""
     model.train().eval()
+
+
+def meetings(model: nn.Module, tensors: Mapping[str, torch.Tensor], example: torch.Tensor) -> list[Meeting]:
+    """Every operation in which tensors of a model meet activations, in order of execution."""
+    found: list[Meeting] = []
+
+    def note(names: tuple[str, ...], activations: list[torch.Tensor], call: str) -> None:
+        found.append(Meeting(names, _fingerprint(activations), call))
+
+    renew(model)
+    with torch.no_grad(), Watch(tensors, note) as watch:
+        model(watch.feed(example))
+    return found
+
+
+def resizes(model: nn.Module, tensors: Mapping[str, torch.Tensor], example: torch.Tensor) -> bool:
+    """Whether a model resizes tensors of its own, such as position embeddings, to fit this input."""
+    renew(model)
+    watch = _Resizing(tensors, lambda names, activations, call: None)
+    with torch.no_grad(), watch:
+        model(watch.feed(example))
+    return watch.found
 
 
 def pair_up(
@@ -124,6 +161,7 @@ def pair_up(
     example: torch.Tensor,
     use_roles: bool,
     tick: Callable[[], object],
+    given: Sequence[Pair] = (),
 ) -> tuple[list[Pair], list[str], list[str]]:
     """Pair the tensors of two models; B's are overwritten.
 
@@ -134,6 +172,7 @@ def pair_up(
         example: an input of both, float64.
         use_roles: let the words query, key and value in names break ties.
         tick: called after every pass over B.
+        given: pairs to begin with.
 
     Returns:
         The pairs, and the names of A and of B that were used and are left over.
@@ -141,16 +180,10 @@ def pair_up(
     Raises:
         OutOfStepError: too many tensors of B never met what one of A met.
     """
-    meetings: list[_Meeting] = []
-
-    def note(names: tuple[str, ...], activations: list[torch.Tensor], call: str) -> None:
-        meetings.append(_Meeting(names, _fingerprint(activations), call))
-
-    renew(a)
-    with torch.no_grad(), Watch(tensors[0], note) as watch:
-        a(watch.feed(example))
-    first_use = list(dict.fromkeys(n for m in meetings for n in m.names))
+    met_in_a = meetings(a, tensors[0], example)
+    first_use = list(dict.fromkeys(n for m in met_in_a for n in m.names))
     pairing = Pairing(tensors[0], tensors[1], [], use_roles)
+    pairing.take(given)
     used: dict[str, None] = {}
     guessed: list[str] = []
 
@@ -160,7 +193,7 @@ def pair_up(
         if not wanted:
             return
         here = _fingerprint(activations)
-        alike = sorted((m for m in meetings if _alike(m.print, here)), key=lambda m: m.call != call)
+        alike = sorted((m for m in met_in_a if m.like(here)), key=lambda m: m.call != call)
         met = [n for m in alike for n in m.names]
         for name in wanted:
             pairing.take(pairing.propose(name, [n for n in dict.fromkeys(met) if pairing.left(n)]))

@@ -55,6 +55,7 @@ class Row:
     Attributes:
         text: the row as written, without the blanks between its cells.
         is_body: whether the tensor is part of the backbone.
+        is_head: whether it is of the classification head.
         needed: whether a backbone of this family has at least one such tensor.
         never: whether it has none.
         fixed: fields that have one value only.
@@ -63,6 +64,7 @@ class Row:
     text: str
     cells: Mapping[str, Cell | None]
     is_body: bool
+    is_head: bool
     needed: bool
     never: bool
     condition: Condition | None
@@ -198,6 +200,9 @@ def parse_family(name: str, text: str) -> Family:
     """
     if len(text) > MAX_TABLE_BYTES:
         raise ValueError(f"{name}: {len(text):,} characters; a table has at most {MAX_TABLE_BYTES:,}")
+    if odd := next((c for c in text if not c.isprintable() and c not in "\t\r\n\xa0"), None):
+        number = text[: text.index(odd)].count("\n") + 1
+        raise ValueError(f"{name}, line {number}: the character {odd!r} cannot be printed; remove it")
     dialects: tuple[str, ...] = ()
     rows: list[Row] = []
     units: list[Unit] = []
@@ -205,6 +210,8 @@ def parse_family(name: str, text: str) -> Family:
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.split("#")[0].strip()
         try:
+            if line.startswith("columns:") and dialects:
+                raise ValueError("a second line `columns:`; a table has one")
             if line.startswith("columns:"):
                 dialects = tuple(c.strip() for c in line.removeprefix("columns:").split("|"))
             elif line.startswith("unit "):
@@ -230,9 +237,11 @@ def read_table(path: str | Path) -> Family:
         NameTableError: no such file, or not in the notation.
     """
     file = Path(path)
+    if file == Path():
+        raise NameTableError(f"table={str(path)!r} names no file; pass the path of a name table (a .map file)")
     try:
         with file.open("rb") as handle:
-            return parse_family(file.stem, handle.read(MAX_TABLE_BYTES + 1).decode())
+            return parse_family(file.stem, handle.read(MAX_TABLE_BYTES + 1).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise NameTableError(f"{file}: no name table ({error})") from error
 
@@ -260,12 +269,11 @@ def _parse_row(line: str, dialects: tuple[str, ...], above: list[Row], flat: Fla
             raise ValueError(f"no row above is about {wanted}")
         condition = Condition({d: c.template for d, c in known.cells.items() if c}, bool(prefix[2]))
     fixed = {key: value for c in cells.values() if c for key, value in c.fixed.items()}
-    if not line.startswith("extra:") and cells[dialects[0]] is None:
+    word = prefix[1] if prefix else ""
+    if word != "extra" and cells[dialects[0]] is None:
         raise ValueError("the first column holds the canonical name; only `extra:` rows have none")
-    outside = line.startswith(("head:", "extra:"))
-    return Row(
-        " | ".join(texts), cells, not outside, line.startswith("needs:"), line.startswith("never:"), condition, fixed
-    )
+    is_body, is_head = word not in ("head", "extra"), word == "head"
+    return Row(" | ".join(texts), cells, is_body, is_head, word == "needs", word == "never", condition, fixed)
 
 
 @cache

@@ -8,15 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rws_hub.cells import Slice
 from rws_hub.errors import IncompatibleModelError
 from rws_hub.report import fold_names, fold_pairs, table
-from rws_hub.spelling import Piece
+from rws_hub.spelling import Piece, written
 
 # A model whose sketch is less alike than this shares no ancestor with the source (docs/DECISIONS.md).
 KIN_SIMILARITY = 0.3
 
-Reason = Literal["missing", "unexpected", "mismatched", "unusable"]
+Reason = Literal["missing", "unexpected", "mismatched", "unusable", "ambiguous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,11 @@ class SignaturePlan:
         """Whether every delta of the signature has a home."""
         return not self.rejected
 
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether the signature fits at more than one place, so that none can be chosen."""
+        return any(r.reason == "ambiguous" for r in self.rejected)
+
     def explain(self) -> str:
         """The report as a table: one line a tensor group, numbered layers folded together."""
         where = f"{self.family} in {self.dialect} names" + (f" under '{self.prefix}'" if self.prefix else "")
@@ -95,7 +99,7 @@ class SignaturePlan:
             lines = table(("Tensor", "Status", "In the model", "Details"), found)
             return "\n".join([head, self.diagnosis, "", *lines])
         pieces = [(p, b.model) for b in self.bindings for p in b.pieces]
-        pairs = [(p.canonical + _part(p.part), model + _part(p.model_part)) for p, model in pieces]
+        pairs = [(p.canonical + written(p.part), model + written(p.model_part)) for p, model in pieces]
         rows = [(s, "accepted", "=" if t == s else t) for s, t in fold_pairs(pairs)]
         rows += [(n, "untouched", "another shape here; not part of the signature") for n in fold_names(self.resized)]
         rows += [(n, "untouched", "not in this model; not part of the signature") for n in fold_names(self.absent)]
@@ -146,16 +150,10 @@ class PatchPlan:
         for signature in self.signatures:
             if signature.rejected:
                 count = len(signature.rejected)
+                all_of_them = f" {count} tensor{'s' if count > 1 else ''} in all: print(plan_patch(...).explain()), "
                 raise IncompatibleModelError(
-                    f"cannot patch {self.target} with {signature.name!r}: {signature.diagnosis}. "
-                    f"Nothing was changed. {count} tensor{'s' if count > 1 else ''} in all: "
-                    "print(plan_patch(...).explain()), or `rws check`, shows the list.",
+                    f"cannot patch {self.target} with {signature.name!r}: {signature.diagnosis}. Nothing was changed."
+                    + ("" if signature.is_ambiguous else all_of_them + "or `rws check`, shows the list."),
                     self,
                 )
         return self
-
-
-def _part(part: Slice | None) -> str:
-    if part is None:
-        return ""
-    return f"[{part.start}:{part.stop}]" if part.axis == 0 else f"[:, {part.start}:{part.stop}]"

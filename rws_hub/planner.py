@@ -6,7 +6,7 @@ Whatever can fail about fit, fails here; `patching.patch` carries out an accepte
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,25 @@ import torch
 from torch import nn
 
 from rws_hub import kinship
-from rws_hub.diagnosis import diagnose
+from rws_hub.diagnosis import Known, diagnose
 from rws_hub.errors import NameTableError
 from rws_hub.names import Family, Layout, families, read_table, table_of
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
-from rws_hub.recognise import recognise
-from rws_hub.resolve import Match, match, match_below
+from rws_hub.recognise import recognise, why_unexplained
+from rws_hub.resolve import Match, match, match_below, plain_names
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.sources import Weights, WeightsLike, by_canonical, gather, live_tensors, open_weights, tensor_rows
-from rws_hub.spelling import IDENTITY, Piece
+from rws_hub.sources import (
+    Weights,
+    WeightsLike,
+    by_canonical,
+    gather,
+    is_floating,
+    live_tensors,
+    open_weights,
+    tensor_rows,
+    what_else,
+)
+from rws_hub.spelling import IDENTITY, Piece, flaw, written
 from rws_hub.writable import first_names, once_per_storage, why_not
 
 
@@ -53,11 +63,11 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: st
         if any(t.is_meta for t in tensors.values()):
             return plan
         layout = {n: tuple(t.shape) for n, t in tensors.items()}
-        weights = Weights(plan.target, layout, partial(tensor_rows, tensors))
+        weights = Weights(plan.target, layout, partial(tensor_rows, tensors), {})
     else:
         weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
-        plans = (_plan_one(weights.layout, {}, weights.label, s, _names_of(s, table)) for s in signatures)
-        plan = PatchPlan(weights.label, tuple(plans))
+        target = _Target(weights.label, weights.layout, {}, weights.others)
+        plan = PatchPlan(weights.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
     judged = (
         dataclasses.replace(p, similarity=_similarity(p.bindings, weights, s)) if p.ok else p
         for p, s in zip(plan.signatures, signatures, strict=True)
@@ -80,9 +90,19 @@ def plan_module(
 ) -> PatchPlan:
     """`plan_patch` of a live module without judging kinship: names and shapes only, no value is read."""
     tensors = live_tensors(model)
-    layout = {n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point() and t.numel()}
-    label = type(model).__name__
-    return PatchPlan(label, tuple(_plan_one(layout, tensors, label, s, _names_of(s, table)) for s in signatures))
+    layout = {n: tuple(t.shape) for n, t in tensors.items() if is_floating(t)}
+    target = _Target(type(model).__name__, layout, tensors, what_else(tensors))
+    return PatchPlan(target.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A model: names and shapes of its floating tensors, the live ones (none of a file), and what else it holds."""
+
+    label: str
+    layout: Layout
+    tensors: Mapping[str, torch.Tensor]
+    others: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,10 @@ class _Names:
 
     table: Family | None
     root: str = ""
+
+    def inner(self, layout: Layout) -> Layout:
+        """The layout as the table spells it."""
+        return {n.removeprefix(self.root): shape for n, shape in layout.items()}
 
     def places(self, signature: RobustWeightSignature, layout: Layout) -> list[Match]:
         body = signature.config.backbone.layout
@@ -105,11 +129,12 @@ def _names_of(signature: RobustWeightSignature, path: str | Path | None) -> _Nam
         return _Names(table_of(backbone.family, backbone.table))
     given = read_table(path)
     found = _rooted([given], backbone.layout)
+    name = signature.config.corruption.name
     if found is None:
-        raise NameTableError(
-            f"{path}: none of its columns ({', '.join(given.dialects)}) explains every name of the signature "
-            f"{signature.config.corruption.name!r}, such as {signature.names[0]}"
-        )
+        why = why_unexplained(backbone.layout, given)
+        raise NameTableError(f"{path}: the table does not explain the names of the signature {name!r}: it {why}")
+    if found.table and (problem := flaw(found.table, found.inner(backbone.layout))):
+        raise NameTableError(f"{path}: the table {problem}. Every number must have one place in every column")
     return found
 
 
@@ -121,23 +146,21 @@ def _rooted(tables: Iterable[Family], layout: Layout) -> _Names | None:
     return _Names(found.table.rooted(found.dialect), found.prefix)
 
 
-def _plan_one(
-    layout: Layout,
-    tensors: Mapping[str, torch.Tensor],
-    label: str,
-    signature: RobustWeightSignature,
-    names: _Names,
-) -> SignaturePlan:
+def _plan_one(target: _Target, signature: RobustWeightSignature, names: _Names) -> SignaturePlan:
+    layout, tensors = target.layout, target.tensors
     first = first_names(tensors)
     places = _places(layout, first, signature, names)
     best = places[0]
-    fitting = [m for m in places if m.fits]
-    rejected = _rejections(best, signature, layout)
-    diagnosis = _diagnosis(best, signature, layout) if rejected else ""
-    if len(fitting) > 1:
-        found = ", ".join(f"'{m.prefix}'" for m in fitting)
-        detail = f"the backbone occurs under {found}; patch one submodule alone"
-        rejected = [Rejection("unusable", "", detail, label)]
+    rejected = _of_another_kind(best, target)
+    diagnosis = ""
+    if not best.fits and not rejected:
+        diagnosis = _diagnosis(best, signature, names, layout)
+    rejected += _rejections(best, signature, layout, {r.name for r in rejected})
+    distinct = _distinct(places, first)
+    if len(distinct) > 1:
+        found = ", ".join(f"'{prefix}'" for prefix in distinct)
+        diagnosis = f"the backbone occurs under {found}; patch one submodule alone"
+        rejected = [Rejection("ambiguous", "", diagnosis, target.label)]
     grouped: dict[str, list[Piece]] = {}
     for piece in best.pieces if best.fits else ():
         grouped.setdefault(piece.model, []).append(piece)
@@ -166,7 +189,7 @@ def _plan_one(
 def _places(layout: Layout, first: Mapping[str, str], signature: RobustWeightSignature, names: _Names) -> list[Match]:
     """Where the signature's backbone is in a model, best first."""
     places = names.places(signature, layout)
-    if sum(m.fits for m in places) != 1 and any(first[n] != n for n in first):
+    if sum(m.fits for m in places) != 1 and len(_distinct(places, first)) < 2 and any(first[n] != n for n in first):
         # A signature made from a model with tied tensors, or a backbone that goes by two names.
         again = names.places(signature, {n: shape for n, shape in layout.items() if first[n] == n})
         places = again if again[0].fits else places
@@ -177,28 +200,59 @@ def _places(layout: Layout, first: Mapping[str, str], signature: RobustWeightSig
     return places
 
 
+def _distinct(places: Iterable[Match], first: Mapping[str, str]) -> list[str]:
+    """Prefixes of the places that fit; one for a backbone that goes by several names."""
+    found: dict[tuple[frozenset[str], frozenset[Piece]], str] = {}
+    for place in places:
+        if place.fits:
+            body = frozenset(first.get(n, n) for n in place.body)
+            pieces = frozenset(dataclasses.replace(p, model=first.get(p.model, p.model)) for p in place.pieces)
+            found.setdefault((body, pieces), place.prefix)
+    return list(found.values())
+
+
+def _of_another_kind(best: Match, target: _Target) -> list[Rejection]:
+    """Tensors that the model has, but not as floating numbers."""
+    others = plain_names(target.others, in_table=True)
+    return [
+        Rejection(
+            "unusable",
+            p.canonical,
+            f"it is {target.others[others[p.model]]}; expected a dense fp16, bf16, fp32 or fp64 tensor",
+            others[p.model],
+        )
+        for p in best.missing
+        if p.model in others
+    ]
+
+
 def _source(signature: RobustWeightSignature) -> str:
     name = signature.config.backbone.architecture
     return "the signature's backbone" + ("" if name == "unknown" else f" {name}")
 
 
-def _diagnosis(best: Match, signature: RobustWeightSignature, layout: Layout) -> str:
-    backbone = signature.config.backbone
-    homes = {p.canonical: p.model for p in best.pieces}
-    return diagnose(best, _source(signature), backbone.family, backbone.layout, signature.names, layout, homes)
+def _diagnosis(best: Match, signature: RobustWeightSignature, names: _Names, layout: Layout) -> str:
+    known = Known(_source(signature), names.table, signature.config.backbone.layout, signature.names)
+    return diagnose(best, known, layout)
 
 
-def _rejections(best: Match, signature: RobustWeightSignature, layout: Layout) -> list[Rejection]:
+def _rejections(
+    best: Match, signature: RobustWeightSignature, layout: Layout, known: Collection[str]
+) -> list[Rejection]:
+    """What a place lacks, has too much, or has in another shape, but for the tensors of `known`."""
     homes = by_canonical(best.pieces)
     out: list[Rejection] = []
-    for name in best.mismatched:
+    for misfit in {m.piece.canonical: m for m in best.misfits}.values():
+        name, part = misfit.piece.canonical, misfit.piece.model_part
         models = [p.model for p in homes[name]]
         found = " + ".join(str(list(layout[m])) for m in models)
-        detail = f"signature {list(signature.config.shape(name))}, model {found}"
+        where = f" as {written(part)} of {list(misfit.expected)}" if part else ""
+        detail = f"signature {list(signature.config.shape(name))}{where}, model {found}"
         out.append(Rejection("mismatched", name, detail, " + ".join(dict.fromkeys(models))))
     out += [
         Rejection("missing", p.canonical, "the signature's backbone has it, this model has not", p.model)
         for p in best.missing
+        if p.canonical not in known
     ]
     out += [
         Rejection("unexpected", "", "this model has it, the signature's backbone has not", n) for n in best.unexpected

@@ -48,10 +48,34 @@ def recognise(layout: Layout, tables: Iterable[Family] | None = None) -> list[Re
     for family in families().values() if tables is None else tables:
         for dialect in family.dialects:
             for prefix in _prefixes(family, dialect, plain):
-                if explained := _explain(family, dialect, prefix, plain, actual):
+                explained = _explain(family, dialect, prefix, plain, actual)
+                if isinstance(explained, Recognition):
                     # Two dialects that spell this backbone alike are one explanation.
                     found.setdefault(frozenset(explained.pieces), explained)
     return list(found.values()) or [_identity(layout)]
+
+
+def why_unexplained(layout: Layout, table: Family) -> str:
+    """Why a table does not explain a model, to stand behind the table's name; of the column that explains most."""
+    actual = plain_names(layout, in_table=True)
+    plain = {p: layout[a] for p, a in actual.items()}
+    if recognise(layout, [table])[0].table is not None:
+        return "explains only a part of it, or more than one backbone"
+    reasons: list[tuple[int, str]] = []
+    for dialect in table.dialects:
+        for prefix in _prefixes(table, dialect, plain) or [""]:
+            _, outside = _outside(table, dialect, prefix, plain)
+            inside = {n.removeprefix(prefix): s for n, s in plain.items() if n.startswith(prefix) and n not in outside}
+            rows, numbering = _rows(table, dialect, inside), table.numbering(dialect, inside)
+            left = [n for n, s in inside.items() if not any(_pieces(table, dialect, n, s, rows, numbering))]
+            why = _explain(table, dialect, prefix, plain, actual)
+            if left:
+                more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+                why = f"has no row for {prefix}{left[0]}{more}"
+            if isinstance(why, str):
+                above = len(plain) - len(inside) - len(outside)
+                reasons.append((len(left) + above, f"{why} in its column {dialect!r}"))
+    return min(reasons)[1]
 
 
 def _prefixes(family: Family, dialect: str, plain: Layout) -> list[str]:
@@ -70,13 +94,20 @@ def _prefixes(family: Family, dialect: str, plain: Layout) -> list[str]:
     return sorted(found)
 
 
-def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: Mapping[str, str]) -> Recognition | None:
-    """The recognition of everything below `prefix`, or None if one name or row block is left over."""
+def _rows(family: Family, dialect: str, inside: Layout) -> list[Row]:
+    """The rows that hold for a backbone with these names."""
+    held = (r for r in family.rows if not r.condition or r.condition.holds(dialect, inside))
+    return [r for r in held if r.is_body and not r.never]
+
+
+def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: Mapping[str, str]) -> Recognition | str:
+    """The recognition of everything below `prefix`, or why there is none: a name or row block is left over, say."""
     head, outside = _outside(family, dialect, prefix, plain)
     inside = {n.removeprefix(prefix): s for n, s in plain.items() if n.startswith(prefix) and n not in outside}
-    rows = [
-        r for r in family.rows if r.is_body and not r.never and (not r.condition or r.condition.holds(dialect, inside))
-    ]
+    never = [c for r in family.rows if r.never and (c := r.cells[dialect])]
+    if strange := next((n for n in inside if any(c.parse(n) is not None for c in never)), None):
+        return f"says of {strange} that such a backbone never has it"
+    rows = _rows(family, dialect, inside)
     numbering = family.numbering(dialect, inside)
     body: dict[str, Shape] = {}
     parts: dict[str, list[Slice | None]] = {}
@@ -87,16 +118,20 @@ def _explain(family: Family, dialect: str, prefix: str, plain: Layout, actual: M
         found = list(_pieces(family, dialect, name, shape, rows, numbering))
         for row, cell, piece, full in found:
             if body.setdefault(piece.canonical, full) != full:
-                return None
+                return f"makes {piece.canonical} of parts that do not go together, such as {name}"
             if not cell.additive:
                 parts.setdefault(piece.canonical, []).append(piece.part)
             unseen.discard(row.text)
             numbered = numbered or cell.is_numbered
             pieces.append(Piece(piece.canonical, piece.part, actual[prefix + name], piece.model_part))
         if not found:
-            return None
-    if unseen or not numbered or not all(tiles(parts.get(n, []), shape) for n, shape in body.items()):
-        return None
+            return f"has no row for {name}"
+    if unseen:
+        return f"needs a tensor that is not there ({sorted(unseen)[0].partition(' | ')[0]})"
+    if torn := next((n for n, shape in body.items() if not tiles(parts.get(n, []), shape)), None):
+        return f"does not make up all of {torn}"
+    if not numbered:
+        return "has no numbered row that holds"
     return Recognition(family, dialect, prefix, _ordered(family, body), head, tuple(pieces))
 
 
@@ -115,7 +150,7 @@ def _outside(family: Family, dialect: str, prefix: str, plain: Layout) -> tuple[
             if fields is None:
                 continue
             names.add(name)
-            if home is not None:
+            if row.is_head and home is not None:
                 head[home.format(fields)] = shape
     return head, names
 

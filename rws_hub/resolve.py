@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from rws_hub.cells import Cell
+from rws_hub.cells import Cell, Shape
 from rws_hub.names import Family, Layout
 from rws_hub.spelling import IDENTITY, Piece, Spelling, choose, refuse_collisions, spellings
 
@@ -26,6 +26,15 @@ HEADS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """A tensor of the model that has another shape than the piece of a signature needs that would go there."""
+
+    piece: Piece
+    expected: Shape
+    found: Shape
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """One place in a model where a backbone's names were looked for.
 
@@ -34,7 +43,7 @@ class Match:
         pieces: where the touched tensors are.
         missing: where they and the untouched ones are not.
         unexpected: the model's names that would be part of such a backbone, but are not of this one.
-        mismatched: canonical names of touched tensors that have another shape.
+        misfits: touched tensors that have another shape, in the order of the layout.
         resized: the same of untouched ones (another input size, say), which is fine.
         absent: untouched ones of the last layer that the model was built without, which is fine, too.
         body: the model's names of the whole backbone, touched or not.
@@ -45,15 +54,20 @@ class Match:
     pieces: tuple[Piece, ...]
     missing: tuple[Piece, ...]
     unexpected: tuple[str, ...]
-    mismatched: tuple[str, ...]
+    misfits: tuple[Misfit, ...]
     resized: tuple[str, ...]
     absent: tuple[str, ...]
     body: frozenset[str]
 
     @property
+    def mismatched(self) -> tuple[str, ...]:
+        """Canonical names of the touched tensors that have another shape."""
+        return tuple(dict.fromkeys(m.piece.canonical for m in self.misfits))
+
+    @property
     def fits(self) -> bool:
         """Whether every name is there and every touched shape is equal."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.misfits)
 
 
 def plain_names(names: Iterable[str], in_table: bool = False) -> dict[str, str]:
@@ -84,7 +98,7 @@ def match_below(root: str, table: Family, body: Layout, touched: Iterable[str], 
             m,
             pieces=back(m.pieces),
             missing=back(m.missing),
-            mismatched=tuple(root + n for n in m.mismatched),
+            misfits=tuple(replace(w, piece=replace(w.piece, canonical=root + w.piece.canonical)) for w in m.misfits),
             resized=tuple(root + n for n in m.resized),
             absent=tuple(root + n for n in m.absent),
         )
@@ -110,7 +124,7 @@ def match(table: Family | None, body: Layout, touched: Iterable[str], target: La
             places.append(_place(table, dialect, prefix, spelled, touched, plain, actual))
     places = [m for i, m in enumerate(places) if all(m.pieces != other.pieces for other in places[:i] if other.fits)]
     # What fits, then what was found most of: a place deep inside has little to miss, and tells little.
-    places.sort(key=lambda m: (not m.fits, -len(m.body), len(m.mismatched), m.dialect, m.prefix))
+    places.sort(key=lambda m: (not m.fits, -len(m.body), len(m.misfits), m.dialect, m.prefix))
     if places:
         return places
     absent = tuple(Piece(n, None, n, None) for n in body)
@@ -142,12 +156,12 @@ def _place(
     chosen = {name: choose(spelling, prefix, plain) for name, spelling in spelled.items()}
     refuse_collisions(table, [h for homes in chosen.values() for h in homes])
     names = {prefix + h.piece.model: h.piece for homes in chosen.values() for h in homes}
-    wrong = {
-        name
-        for name, homes in chosen.items()
+    wrong = [
+        Misfit(replace(h.piece, model=actual[prefix + h.piece.model]), h.shape, found)
+        for homes in chosen.values()
         for h in homes
         if (found := plain.get(prefix + h.piece.model)) is not None and not h.takes(found)
-    }
+    ]
     lost = {p.canonical for n, p in names.items() if n not in plain}
     cut_off = {n for n in lost - touched if table is not None and table.is_tail(n)}
     return Match(
@@ -162,8 +176,8 @@ def _place(
         ),
         missing=tuple(replace(p, model=n) for n, p in names.items() if n not in plain and p.canonical not in cut_off),
         unexpected=tuple(_unexpected(table, dialect, prefix, names, plain, actual)),
-        mismatched=tuple(sorted(wrong & touched)),
-        resized=tuple(sorted(wrong - touched)),
+        misfits=tuple(m for m in wrong if m.piece.canonical in touched),
+        resized=tuple(sorted({m.piece.canonical for m in wrong} - touched)),
         absent=tuple(sorted(cut_off)),
         body=frozenset(actual[n] for n in names if n in plain),
     )
@@ -177,6 +191,8 @@ def _unexpected(
     ours = [c for r in rows if r.is_body and (c := r.cells[dialect])]
     outside = [c for r in rows if not r.is_body and (c := r.cells[dialect]) and not c.in_parent]
     tops = {n.removeprefix(prefix).split(".")[0] for n in names} - HEADS
+    # A module that holds a token or a position table of the backbone could hold another: registers, say.
+    beside = any("." not in n.removeprefix(prefix) for n in names)
     # An adapter (PEFT) keeps its own tensors beside the layer that it wraps.
     adapted = tuple(n.partition(f".{_WRAPPED}.")[0] + "." for n in actual.values() if f".{_WRAPPED}." in n)
     found: list[str] = []
@@ -185,7 +201,7 @@ def _unexpected(
             continue
         own = name.removeprefix(prefix)
         top = own.split(".")[0]
-        near = top in tops if table else top not in HEADS
+        near = (top in tops or (beside and top == own)) if table else top not in HEADS
         if _is_one_of(ours, own) or (near and not _is_one_of(outside, own)):
             found.append(name)
     return sorted(found)

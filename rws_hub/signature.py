@@ -130,9 +130,9 @@ class RobustWeightSignature:
             alpha: recommended patch strength, unitless.
             base_model: Hub id of the published clean model, if there is one.
             base_revision: its 40-hex commit.
-            example_input: one input batch; only for `layers="shallow"` or a number on a backbone that no
-                name table covers and no symbolic trace can follow: `standard` is run on it once to learn the
-                execution order.
+            example_input: one input batch; only for `layers="shallow"` or a number on a backbone whose
+                execution order no name table states and no symbolic trace shows: `standard` is run on it once to
+                learn it.
             table: a name table of your own (docs/NAMES.md) for a backbone that the package knows no names of; it
                 becomes part of the signature.
             description: free text for the card.
@@ -140,7 +140,7 @@ class RobustWeightSignature:
 
         Raises:
             CheckpointError, ExtractionError: naming the tensor, what was expected and what was found.
-            NameTableError: a table that cannot be read.
+            NameTableError: a table that cannot be read, or that loses or doubles a part of the backbone.
         """
         if type(bits) is not int or bits not in (2, 3, 4, 5, 6, 7, 8, 32):
             raise ExtractionError(f"bits={bits!r}: expected a whole number from 2 to 8, or 32 for plain float32")

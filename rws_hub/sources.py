@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,14 +20,16 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from rws_hub.cells import Shape
-from rws_hub.errors import CheckpointError
+from rws_hub.errors import CheckpointError, NameTableError
 from rws_hub.names import Family
-from rws_hub.recognise import Recognition, recognise
-from rws_hub.spelling import IDENTITY, Piece
+from rws_hub.recognise import Recognition, recognise, why_unexplained
+from rws_hub.spelling import IDENTITY, Piece, flaw
 
 WeightsLike: TypeAlias = "nn.Module | Mapping[str, torch.Tensor] | str | Path"
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+# What PEFT calls the tensors of an adapter and the layer that it wraps.
+_ADAPTER = re.compile(r"(^|\.)(lora_\w+|base_layer)\.")
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
@@ -37,6 +40,7 @@ class Weights:
     Attributes:
         label: what to call this source in messages.
         layout: name -> shape; integer buffers and second names of shared tensors are left out.
+        others: name -> what it is instead of a floating tensor.
         rows: returns rows [start, stop) of axis 0 of one tensor on the CPU, in its own dtype; a tensor without
             axes is returned whole.
     """
@@ -44,6 +48,7 @@ class Weights:
     label: str
     layout: Mapping[str, Shape]
     rows: Callable[[str, int, int], torch.Tensor]
+    others: Mapping[str, str]
 
 
 def open_weights(source: WeightsLike, label: str) -> Weights:
@@ -59,12 +64,15 @@ def open_weights(source: WeightsLike, label: str) -> Weights:
     files = checkpoint_files(Path(source))
     where: dict[str, Path] = {}
     layout: dict[str, Shape] = {}
+    others: dict[str, str] = {}
     for file in files:
         for name, (dtype, shape) in file_layout(file).items():
             if name in where:
                 raise CheckpointError(f"{label}: the tensor {name} is in {where[name].name} and in {file.name}")
             if dtype in _FLOATS:
                 where[name], layout[name] = file, shape
+            else:
+                others[name] = f"a tensor of {dtype}"
 
     def rows(name: str, start: int, stop: int) -> torch.Tensor:
         # A mapping that ends with the call, and a copy: else the pages of the whole file would stay in memory.
@@ -72,7 +80,7 @@ def open_weights(source: WeightsLike, label: str) -> Weights:
             tensor: torch.Tensor = handle.get_slice(name)[start:stop] if layout[name] else handle.get_tensor(name)
             return tensor.clone()
 
-    return Weights(label, layout, rows)
+    return Weights(label, layout, rows, others)
 
 
 def live_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -147,7 +155,7 @@ def _from_tensors(tensors: Mapping[str, torch.Tensor], label: str) -> Weights:
     for name, tensor in tensors.items():
         if not isinstance(name, str):
             raise CheckpointError(f"{label}: tensors must go by names, found the key {name!r}")
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.numel():
+        if not is_floating(tensor):
             continue
         if tensor.is_meta:
             raise CheckpointError(f"{label}: {name} is on the meta device and holds no values; load the weights first")
@@ -156,7 +164,22 @@ def _from_tensors(tensors: Mapping[str, torch.Tensor], label: str) -> Weights:
             continue  # a second name of a shared tensor
         seen.add(key)
         kept[name] = tensor
-    return Weights(label, {n: tuple(t.shape) for n, t in kept.items()}, partial(tensor_rows, kept))
+    layout = {n: tuple(t.shape) for n, t in kept.items()}
+    return Weights(label, layout, partial(tensor_rows, kept), what_else(tensors))
+
+
+def is_floating(tensor: object) -> bool:
+    """Whether something is a tensor of floating numbers, and holds any."""
+    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 0
+
+
+def what_else(tensors: Mapping[str, object]) -> dict[str, str]:
+    """What anything else is, in words, by name."""
+    others = {n: t for n, t in tensors.items() if not is_floating(t)}
+    return {
+        n: type(t).__name__ if not isinstance(t, torch.Tensor) else f"a tensor of {t.dtype}" if t.numel() else "empty"
+        for n, t in others.items()
+    }
 
 
 def tensor_rows(tensors: Mapping[str, torch.Tensor], name: str, start: int, stop: int) -> torch.Tensor:
@@ -181,20 +204,28 @@ def canonical_weights(weights: Weights, table: Family | None = None) -> Canonica
     """Explain a source's names, by one table or by those of the package.
 
     Raises:
-        CheckpointError: nothing floating in it, several backbones that could be meant, or a table that does not
-            explain it.
+        CheckpointError: nothing floating in it, an adapter that is not merged, several backbones that could be
+            meant, or a table that does not explain it.
+        NameTableError: a table that loses or doubles a part of it in another column.
     """
     if not weights.layout:
         raise CheckpointError(f"{weights.label}: holds no floating tensors")
+    if adapter := next((n for n in weights.layout if _ADAPTER.search(n)), None):
+        raise CheckpointError(
+            f"{weights.label}: {adapter} belongs to an adapter that is not merged into the layers; merge it first "
+            "(PEFT: model.merge_and_unload())"
+        )
     found = recognise(weights.layout, None if table is None else [table])
     if len(found) > 1:
         places = ", ".join(f"{r.family} under '{r.prefix}'" for r in found)
         raise CheckpointError(f"{weights.label}: several backbones could be meant ({places}); pass one of them alone")
     if table is not None and found[0].family == IDENTITY:
         raise CheckpointError(
-            f"{weights.label}: the table {table.name} explains its names in none of its dialects "
-            f"({', '.join(table.dialects)}); every tensor must have a row"
+            f"{weights.label}: the table {table.name} does not explain its names: it "
+            f"{why_unexplained(weights.layout, table)}. Every tensor must have a row"
         )
+    if table is not None and (problem := flaw(table, found[0].body)):
+        raise NameTableError(f"the table {table.name} {problem}. Every number must have one place in every column")
     homes = by_canonical(found[0].pieces)
     body = found[0].body
 

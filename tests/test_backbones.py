@@ -29,13 +29,15 @@ from rws_hub import (
     ArtifactError,
     CheckpointError,
     IncompatibleModelError,
+    NameTableError,
     RobustWeightSignature,
     active_patches,
     load_patched,
     patch,
     plan_patch,
 )
-from rws_hub.backbones import build_model, checkpoint, load_model
+from rws_hub.backbones import build_model, checkpoint, example_input, load_model, open_model
+from rws_hub.names import families
 from rws_hub.references import parse
 
 TIMM, HF = "alice/resnet", "alice/vit"
@@ -571,6 +573,20 @@ def test_load_patched_onto_another_base(hub: Hub, folders: Path) -> None:
         load_patched(signature, base=str(folders / "hf0"))
 
 
+def test_load_patched_by_a_table_of_ones_own(folders: Path, tmp_path: Path) -> None:
+    resnet = families()["resnet"].text
+    (tmp_path / "mine.map").write_text(resnet.replace("conv1.weight     ", "first.weight     "))
+    (tmp_path / "same.map").write_text(resnet)
+    base, signature = str(folders / "timm0"), made("timm", None, None)
+    by_hand = tiny_resnet(0)
+    with patch(by_hand, signature):
+        assert same(load_patched(signature, base=base, table=tmp_path / "same.map"), by_hand)
+    with pytest.raises(
+        NameTableError, match=r"mine\.map: the table does not explain .* no row for conv1\.weight in its"
+    ):
+        load_patched(signature, base=base, table=tmp_path / "mine.map")
+
+
 def test_a_recorded_base_is_never_a_local_folder(
     hub: Hub, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -591,3 +607,33 @@ def test_load_patched_from_a_place(hub: Hub, tmp_path: Path, folders: Path) -> N
             load_patched(fog(), base=base, **place)  # type: ignore[arg-type]
     with pytest.raises(RepositoryNotFoundError):
         load_patched("alice/nothing")
+
+
+def test_an_example_input_has_the_size_that_was_asked_for_or_the_model_s() -> None:
+    model = tiny_resnet()
+    assert [example_input(model, size).shape[2:] for size in (1, 40)] == [(1, 1), (40, 40)]
+    assert example_input(model).shape == (1, *model.pretrained_cfg["input_size"])
+    for size in (0, -5):
+        with pytest.raises(ValueError, match=f"a side of at least 1 pixel, not {size}"):
+            example_input(model, size)
+
+
+# --- with what lay beside it
+
+
+def test_what_lay_beside_a_model(hub: Hub, folders: Path) -> None:
+    files, said = files_of(folders / "hf0"), {"size": {"height": 32, "width": 32}}
+    commit = hub.put(HF, files | {"preprocessor_config.json": json.dumps(said).encode()}).oid
+    opened = open_model(f"{HF}@{commit}")
+    assert same(opened.model, tiny_hf_vit()) and not opened.model.training
+    assert opened.processor == said and opened.config == json.loads(files[CONFIG])
+    assert HF in opened.label and commit in opened.label
+    fresh = open_model(HF, seed=1)
+    assert same(fresh.model, build_model(HF, seed=1)) and fresh.processor == said
+    assert fresh.label.endswith("with random weights of seed 1")
+
+
+def test_a_local_model_with_nothing_beside_it(folders: Path) -> None:
+    opened = open_model(folders / "timm1")
+    assert same(opened.model, tiny_resnet(1)) and opened.processor is None and opened.label == "timm1"
+    assert opened.config["architecture"] == "resnet18"

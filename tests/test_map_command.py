@@ -64,7 +64,7 @@ def test_a_plan_by_name_of_a_model_on_the_hub_fetches_its_config_alone(
     assert code == 0 and "plan for alice/theirs" in out and "kinship" not in out
     assert [f.name for f in hub_cache.rglob("snapshots/*/*")] == ["config.json"]
     code, out, err = rws("map", fog, "timm/vit_tiny_patch16_224")
-    assert code == 1 and "another family: this model is of family 'vit' (timm names)" in out
+    assert code == 1 and "another architecture: this model is named like 'vit' (timm names)" in out
     assert "error: the signature does not fit timm/vit_tiny_patch16_224" in err
 
 
@@ -86,12 +86,31 @@ def test_what_cannot_be_proven_is_an_error(rws: Run, folders: tuple[Path, Path],
     other = hf_resnet(tmp_path / "other", hidden_act="tanh")
     message = failed(rws("map", "infer", folders[0], other, "--size", 64, "-o", tmp_path / "x.map"))
     assert "run apart at" in message and not (tmp_path / "x.map").exists()
+    _, _, err = rws("map", "infer", folders[0], other, "--size", 64)
+    assert err == f"{message}\n"  # no progress bar before it where nobody watches
 
 
 @pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], ["infer", "a"], []])
 def test_wrong_numbers_of_names_are_wrong_usage(rws: Run, names: list[str]) -> None:
     code, _, err = rws("map", *names)
     assert code == 2 and "usage: rws map" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["infer", "a", "b", "--size", -5], "argument --size: '-5' is not a whole number"),
+        (["infer", "a", "b", "--size", 0], "argument --size: '0' is not a whole number"),
+        (["infer", "a", "b", "--table", "t.map"], "argument --table: only without infer"),
+        (["infer", "a", "b", "--revision", "main"], "argument --revision: only without infer"),
+        (["signature", "a", "-o", "x.map"], "argument --out: only with infer"),
+        (["signature", "a", "--size", 3], "argument --size: only with infer"),
+    ],
+)
+def test_an_option_without_meaning_is_wrong_usage(rws: Run, words: list[object], told: str) -> None:
+    code, out, err = rws("map", *words)
+    assert code == 2 and out == "" and f"\nrws map: error: {told}" in err
+    assert "[--table FILE]" in err and "[--size PIXELS]" in err  # the usage
 
 
 def test_a_table_of_ones_own_for_every_verb(rws: Run, tmp_path: Path) -> None:

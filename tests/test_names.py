@@ -94,6 +94,9 @@ def test_a_down_sampling_layer_comes_before_the_blocks_of_its_stage_and_after_th
         ("columns: a | a\nx | z", "expected a line `columns: a [|] b`"),
         ("columns: a\nx", "expected a line `columns: a [|] b`"),
         ("columns: a | b", "and rows below it"),
+        ("columns: a | b\nx | y\ncolumns: c | d", "t, line 3: a second line `columns:`; a table has one"),
+        ("columns: a | b\nx | y # \0", r"t, line 2: the character '\\x00' cannot be printed; remove it"),
+        ("columns: a | b\nx | y\u2028", r"t, line 2: the character '\\u2028' cannot be printed"),
         ("x | y", "t, line 1: 2 cells for 0 columns"),
         ("#" * (MAX_TABLE_BYTES + 1), "a table has at most 65,536"),
     ],
@@ -168,6 +171,8 @@ def test_a_table_is_read_from_a_file_and_goes_by_its_name(tmp_path):
     assert read_table(file).name == "mine"
     assert table_of("mine", FLAT).rows == read_table(str(file)).rows
     assert table_of("vit", None) is families()["vit"] and table_of("unknown", None) is None
+    file.write_text("\ufeff" + FLAT.replace("\n", "\r\n"))  # as some editors write it
+    assert read_table(file).rows == table_of("mine", FLAT).rows
     file.write_text("columns: a | b\nx{ | y")
     with pytest.raises(NameTableError, match=r"mine\.map: no name table \(mine, line 2"):
         read_table(file)

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from bits import bits, changed
-from builders import perturbed, seeded, tiny_resnet, tiny_signature
+from builders import perturbed, seeded, tiny_resnet, tiny_signature, tiny_vit
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rws_hub import (
     CheckpointError,
     CorruptArtifactError,
+    ExtractionError,
     IncompatibleModelError,
     NameTableError,
     RobustWeightSignature,
@@ -22,6 +23,8 @@ from rws_hub import (
 )
 from rws_hub.apply import apply_to_checkpoint
 from rws_hub.config import check_config
+from rws_hub.names import families, parse_family
+from rws_hub.resolve import match
 
 sys.path.append(str(Path(__file__).parent / "fixtures"))
 from make_v2 import TABLE, Mine
@@ -131,9 +134,13 @@ def test_the_units_of_a_table_are_its_layers(table):
 
 def test_a_table_that_does_not_explain_the_names_is_refused(table):
     resnet = tiny_resnet()
-    with pytest.raises(CheckpointError, match="the table mine explains its names in none of its dialects"):
+    with pytest.raises(
+        CheckpointError, match=r"the table mine does not explain its names: it has no row for .* in its column 'mine'"
+    ):
         extract(resnet, table=table)
-    with pytest.raises(NameTableError, match=r"none of its columns \(mine, theirs\) explains every name .* bn1.bias"):
+    with pytest.raises(
+        NameTableError, match=r"mine\.map: the table does not explain the names of the signature 'fog': it"
+    ):
         plan_patch(resnet, tiny_signature(layers=1), table=table)
     with pytest.raises(NameTableError, match="no name table"):
         patch(resnet, tiny_signature(layers=1), table=table.with_name("none.map"))
@@ -169,9 +176,22 @@ def test_a_signature_of_before_there_was_a_table_finds_it_now():
 
 BARE = "columns: mine | theirs\n" + TABLE.partition("unit blocks.{i}: blocks.{i}\n")[2]
 WRONG = {
-    "a part without a row": (BARE.replace("blocks.{i}.a[1/2]  | layers.{i}.right\n", ""), "another architecture"),
-    "two into one": (BARE.replace("layers.{i}.right", "layers.{i}.left"), "to the same rows of layers.0.left"),
-    "one part twice": (BARE.replace("[1/2]", "[0/2]"), "another architecture"),
+    "a part without a row": (
+        BARE.replace("blocks.{i}.a[1/2]  | layers.{i}.right\n", ""),
+        "the table has no row for blocks.0.a[4:8] in its column 'theirs'",
+    ),
+    "two into one": (
+        BARE.replace("layers.{i}.right", "layers.{i}.left"),
+        "sends blocks.0.a[0:4] and blocks.0.a[4:8] to the same rows of layers.0.left in its column 'theirs'",
+    ),
+    "one part twice": (
+        BARE.replace("[1/2]", "[0/2]"),
+        "has no row for blocks.0.a[4:8], and two for blocks.0.a[0:4], in its column 'theirs'",
+    ),
+    "half of theirs": (
+        BARE.replace("layers.{i}.right", "layers.{i}.both[0/2]"),
+        "has no row for layers.0.both[4:8] in its column 'theirs'",
+    ),
     "two tensors into one": (BARE.replace("embed.{wb}", "layers.{i}.left.{wb}"), "the same fields"),
 }
 
@@ -184,3 +204,128 @@ def test_a_table_that_loses_or_doubles_numbers_is_refused(case, tmp_path):
     with pytest.raises((NameTableError, IncompatibleModelError)) as caught:
         patch(b, extract(a), table=file)
     assert message in str(caught.value) and same(a, b)
+
+
+@pytest.mark.parametrize("case", ["a part without a row", "two into one", "one part twice", "half of theirs"])
+def test_a_table_that_loses_or_doubles_numbers_is_stored_in_no_signature(case, tmp_path):
+    text, message = WRONG[case]
+    (tmp_path / "wrong.map").write_text(text)
+    with pytest.raises(NameTableError) as caught:
+        extract(mine(), table=tmp_path / "wrong.map")
+    assert message.removeprefix("the table ") in str(caught.value)
+
+
+def test_a_tensor_that_theirs_never_has_is_no_mistake(tmp_path):
+    """`-` says so: such a backbone does not occur in that column."""
+    (tmp_path / "mine.map").write_text(TABLE.replace("embed.{wb}", "-"))
+    assert extract(mine(), table=tmp_path / "mine.map").config.backbone.dialect == "mine"
+
+
+def test_the_parts_of_a_tensor_may_stand_in_any_order():
+    """A library that keeps k, q and v in one tensor."""
+    parts = [f"blocks.{{i}}.qkv[{ours}/3] | layers.{{i}}.kqv[{theirs}/3]\n" for theirs, ours in enumerate((1, 0, 2))]
+    table = parse_family("t", "columns: a | b\nstem | =\n" + "".join(parts))
+    body = {f"blocks.{i}.qkv": (9, 4) for i in range(2)} | {"stem": (4,)}
+    target = {f"layers.{i}.kqv": (9, 4) for i in range(2)} | {"stem": (4,)}
+    (best,) = [m for m in match(table, body, body, target) if m.fits]
+    starts = sorted((p.part.start, p.model_part.start) for p in best.pieces if p.model == "layers.0.kqv")
+    assert starts == [(0, 3), (3, 0), (6, 6)]
+
+
+def test_the_parts_of_an_alternative_stand_together():
+    rows = ["stem | =", "x.{i}[1/2] | u.{i}", "x.{i}[0/2] | v.{i}", "x.{i}[1/2] | w.{i}", "x.{i}[0/2] | y.{i}"]
+    table, body = parse_family("t", "\n".join(["columns: a | b", *rows])), {"stem": (4,), "x.0": (4, 2)}
+    for first, second in (("v", "u"), ("y", "w")):
+        target = {"stem": (4,), f"{first}.0": (2, 2), f"{second}.0": (2, 2)}
+        (best,) = [m for m in match(table, body, body, target) if m.fits]
+        found = {p.model: p.part.start for p in best.pieces if p.part}
+        assert found == {f"{first}.0": 0, f"{second}.0": 2}
+
+
+def test_a_table_without_layers_states_no_order(tmp_path):
+    """Nor does one that leaves a tensor out: "shallow" is refused as it is without a table."""
+    model = mine()
+    twins = {"standard": model, "robust": perturbed(model, 0.1, 5), "corruption": "snow", "license": "mit"}
+    for text in (BARE, TABLE.replace("unit stem: stem\n", "")):
+        (tmp_path / "mine.map").write_text(text)
+        for layers in ("shallow", 1):
+            with pytest.raises(ExtractionError, match=r"needs the execution order, .*`unit` lines for every tensor"):
+                RobustWeightSignature.extract(**twins, layers=layers, table=tmp_path / "mine.map")
+    named = RobustWeightSignature.extract(**twins, layers=["blocks.0.*"], table=tmp_path / "mine.map")
+    assert named.names == ("blocks.0.a",)
+
+
+class Running(nn.Module):
+    """Defines its two layers the other way round than it runs them; any names."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.order = (first, second)
+        self.add_module(second, nn.Sequential(nn.Conv2d(4, 4, 1)))
+        self.add_module(first, nn.Sequential(nn.Conv2d(3, 4, 1)))
+
+    def forward(self, x):
+        for name in self.order:
+            x = getattr(self, name)(x)
+        return x
+
+
+def test_where_a_table_states_no_order_the_model_is_followed(tmp_path):
+    (tmp_path / "t.map").write_text("columns: a | b\nz.{i}.{wb} | c.{i}.{wb}\ny.0.{wb} | d.0.{wb}\n")
+    for names in (("z", "y"), ("c", "d")):
+        model = seeded(lambda names=names: Running(*names), 1)
+        signature = RobustWeightSignature.extract(
+            standard=model,
+            robust=perturbed(model, 0.1, 5),
+            corruption="snow",
+            license="mit",
+            layers=1,
+            table=tmp_path / "t.map",
+        )
+        assert set(signature.names) == {"z.0.weight", "z.0.bias"}
+        assert [u.unit for u in signature.config.extraction.profile] == ["z.0", "y.0"]
+
+
+def test_a_tensor_that_a_family_never_has_is_refused_even_if_a_row_takes_it(table):
+    table.write_text(TABLE + "never: stem.bias | embed.bias\n")
+    with pytest.raises(
+        CheckpointError, match=r"says of stem\.bias that such a backbone never has it in its column 'mine'"
+    ):
+        extract(mine(), table=table)
+    bare = mine()
+    bare.stem.bias = None
+    signature = extract(bare, table=table)
+    (plan,) = plan_patch(mine(), signature).signatures
+    assert [(r.reason, r.model) for r in plan.rejected] == [("unexpected", "stem.bias")]
+
+
+@pytest.mark.parametrize("row", ["norm.{wb}", "pos_embed", "blocks.{i}.norm1.{wb}"])
+def test_the_row_that_a_table_lacks_is_named(row, tmp_path):
+    text = families()["vit"].text
+    (tmp_path / "short.map").write_text("".join(x for x in text.splitlines(True) if not x.startswith(row)))
+    missing = row.replace("{i}", "0").replace("{wb}", "bias")
+    with pytest.raises(
+        NameTableError, match=rf"the signature 'fog': it has no row for {missing}.* in its column 'timm'"
+    ):
+        plan_patch(tiny_vit(), tiny_signature("vit", layers=1), table=tmp_path / "short.map")
+
+
+def test_an_empty_path_is_no_table(table):
+    with pytest.raises(NameTableError, match="table='' names no file; pass the path of a name table"):
+        plan_patch(mine(), extract(mine()), table="")
+
+
+def test_two_columns_that_read_one_model_in_two_ways_are_refused(tmp_path):
+    """The names are the same, but not what they mean."""
+    file = tmp_path / "t.map"
+    file.write_text("columns: a | b\nx | y\ny | x\nz{i} | =\n")
+    model = nn.ParameterDict({name: torch.randn(4, 33) for name in ("x", "y", "z0")})
+    with pytest.raises(CheckpointError, match="several backbones could be meant"):
+        extract(model, table=file)
+    signature = extract(model)
+    with pytest.raises(NameTableError, match="explains only a part of it, or more than one backbone"):
+        patch(model, signature, table=file)
+    backbone = dataclasses.replace(signature.config.backbone, family="t", table=file.read_text())
+    config = dataclasses.replace(signature.config, backbone=backbone, format_version=2).with_seal()
+    with pytest.raises(IncompatibleModelError, match="the backbone occurs under '', ''"):
+        patch(model, dataclasses.replace(signature, config=config))

@@ -96,7 +96,7 @@ NO_STEM = ("conv1.weight", "missing", "conv1.weight", THEIRS)
     [
         (
             lambda: without("layer1.0.conv2.weight"),
-            "another depth: the signature's backbone resnet18 has 1 tensor that this model has not",
+            "another variant: the signature's backbone resnet18 has 1 tensor that this model has not, such as layer1.0",
             ("layer1.0.conv2.weight", "missing", "layer1.0.conv2.weight", THEIRS),
         ),
         (
@@ -111,8 +111,8 @@ NO_STEM = ("conv1.weight", "missing", "conv1.weight", THEIRS)
         ),
         (
             lambda: tiny_resnet(channels=[4, 16, 32, 64]),
-            "another width: 15 of 20 tensors have another shape; layer1.0.conv1.weight is [8, 64, 3, 3] in the "
-            "signature and [4, 64, 3, 3] here",
+            "another shape (15 of 20 tensors): layer1.0.conv1.weight is [8, 64, 3, 3] in the signature and "
+            "[4, 64, 3, 3] here",
             (
                 "layer1.0.conv1.weight",
                 "mismatched",
@@ -122,11 +122,16 @@ NO_STEM = ("conv1.weight", "missing", "conv1.weight", THEIRS)
         ),
         (
             lambda: nn.ModuleDict({"left": tiny_resnet(), "right": tiny_resnet(seed=1)}),
-            "ModuleDict: the backbone occurs under 'left.', 'right.'; patch one submodule alone",
-            ("-", "unusable", "ModuleDict", "the backbone occurs under 'left.', 'right.'; patch one submodule alone"),
+            "the backbone occurs under 'left.', 'right.'; patch one submodule alone",
+            ("-", "ambiguous", "ModuleDict", "the backbone occurs under 'left.', 'right.'; patch one submodule alone"),
         ),
         (lambda: nn.Linear(2, 2), "another architecture, or names that no table knows: most tensors of", NO_STEM),
-        (tiny_vit, "another family: this model is of family 'vit' (timm names), the signature's backbone", NO_STEM),
+        (
+            tiny_vit,
+            "another architecture: this model is named like 'vit' (timm names), the signature's backbone resnet18 like "
+            "'resnet'",
+            NO_STEM,
+        ),
     ],
     ids=["missing", "missing-stem", "unexpected", "mismatched", "ambiguous", "other", "other-family"],
 )
@@ -138,8 +143,9 @@ def test_a_refusal_in_words(build, reason, row, fog):
     assert not plan.ok and text.splitlines()[1].startswith("fog: does not fit, resnet in timm names")
     assert text.splitlines()[2].startswith(reason)
     assert row in rows(text)
-    with pytest.raises(IncompatibleModelError, match=r"Nothing was changed. .* print\(plan_patch") as caught:
+    with pytest.raises(IncompatibleModelError, match=r"Nothing was changed\.") as caught:
         patch(model, fog)
+    assert ("in all: print(plan_patch" in str(caught.value)) == ("the backbone occurs" not in reason)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
     assert rows(caught.value.plan.explain()) == rows(text)
     assert changed(clean, model) == set()
@@ -225,7 +231,10 @@ def with_odd_weight(make):
         (lambda: expanded(tiny_resnet()), "some of its elements share memory (an expanded view, say); clone it first"),
         (lambda: with_odd_weight(lambda w: w.to(torch.float8_e4m3fn)), "it is torch.strided, torch.float8_e4m3fn"),
         (lambda: with_odd_weight(lambda w: w.to_sparse()), "it is torch.sparse_coo"),
-        (lambda: with_odd_weight(lambda w: w.mul(10).to(torch.int8)), "this model has not"),
+        (
+            lambda: with_odd_weight(lambda w: w.mul(10).to(torch.int8)),
+            "\nconv1.weight: it is a tensor of torch.int8; expected a dense fp16, bf16, fp32 or fp64 tensor\n",
+        ),
     ],
 )
 def test_a_tensor_that_could_not_be_restored_is_refused(build, message, fog):
@@ -238,3 +247,41 @@ def test_a_tensor_made_in_inference_mode_is_refused(fog):
         model = tiny_resnet()
     (plan,) = plan_patch(model, fog).signatures
     assert not plan.ok and "created in inference mode" in plan.explain()
+
+
+def test_integer_weights_in_a_file_are_named_as_such(fog, tmp_path):
+    state = with_odd_weight(lambda w: w.mul(10).to(torch.int8)).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    for target, kind in ((state, "torch.int8"), (tmp_path / "model.safetensors", "I8")):
+        (plan,) = plan_patch(target, fog).signatures
+        assert [(r.reason, r.name) for r in plan.rejected] == [("unusable", "conv1.weight")]
+        assert plan.diagnosis.startswith(f"conv1.weight: it is a tensor of {kind}; expected")
+    state["conv1.weight"] = torch.zeros(0)
+    assert plan_patch(state, fog).signatures[0].diagnosis.startswith("conv1.weight: it is empty; expected")
+
+
+def two(left, right):
+    return nn.ModuleDict({"left": left, "right": right})
+
+
+def sharing_blocks():
+    left, right = tiny_vit(), tiny_vit(seed=1)
+    right.blocks = left.blocks
+    return two(left, right)
+
+
+def test_two_backbones_that_share_a_trunk_are_two(vit_fog):
+    model = sharing_blocks()
+    clean = bits(model)
+    with pytest.raises(
+        IncompatibleModelError, match=r"ModuleDict with 'fog': the backbone occurs under 'left.', 'right.'"
+    ):
+        patch(model, vit_fog)
+    assert changed(clean, model) == set()
+
+
+def test_a_backbone_by_two_names_is_one(vit_fog):
+    model = tiny_vit()
+    assert plan_patch(two(model, model), vit_fog).ok
+    (plan,) = plan_patch(nn.ModuleDict({"left": model, "right": model, "third": tiny_vit()}), vit_fog).signatures
+    assert plan.diagnosis == "the backbone occurs under 'left.', 'third.'; patch one submodule alone"

@@ -89,7 +89,7 @@ def test_load_patched() -> None:
     found = parameters(rws_hub.load_patched)
     assert list(found)[:2] == ["signature", "*"] and found.pop("signature") == "required"
     assert found.pop("local_files_only") is False and set(found.values()) == {None}
-    assert found.keys() >= {"alpha", "base", "token", "cache_dir", "revision", "subfolder"}
+    assert found.keys() >= {"alpha", "base", "table", "token", "cache_dir", "revision", "subfolder"}
 
 
 def test_push_to_hub() -> None:

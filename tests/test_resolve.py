@@ -175,7 +175,7 @@ def test_another_width_is_refused_with_the_tensors(target):
     touched = ["blocks.0.attn.qkv.weight", "patch_embed.proj.bias"]
     best = match(VIT, body, touched, layout(target()))[0]
     assert not best.fits
-    assert best.mismatched == tuple(touched)
+    assert set(best.mismatched) == set(touched)
     assert not best.missing and not best.unexpected
 
 
@@ -275,14 +275,24 @@ def test_adapters_are_no_part_of_the_backbone():
         ("blocks.0.attn.q_norm.weight", False),
         ("patch_embed.norm.weight", False),
         ("attn_pool.latent", False),  # pooling by attention: a SigLIP
+        ("norm_pre.weight", False),  # a CLIP
+        ("reg_token", False),  # a token more
         ("neck.weight", True),  # a module of the user's own beside the backbone's
+        ("mask_token", True),  # of masked pretraining
         ("head.extra.weight", True),
     ],
 )
 def test_what_stands_among_the_backbones_own_is_unexpected(extra, fits):
     body = recognise(layout(tiny_vit()))[0].body
-    best = match(VIT, body, body, {**layout(tiny_vit()), extra: (48,)})[0]
-    assert best.fits == fits and best.unexpected == (() if fits else (extra,))
+    for prefix in ("", "module.backbone."):
+        target = {prefix + n: shape for n, shape in {**layout(tiny_vit()), extra: (48,)}.items()}
+        best = match(VIT, body, body, {**target, "scale": (1,)} if prefix else target)[0]
+        assert best.fits == fits and best.unexpected == (() if fits else (prefix + extra,))
+
+
+def test_a_tensor_beside_a_backbone_that_has_none_there_is_the_users():
+    body = recognise(layout(tiny_resnet()))[0].body
+    assert match(RESNET, body, body, {**layout(tiny_resnet()), "mean": (1, 3, 1, 1)})[0].fits
 
 
 CUT = {

@@ -159,6 +159,10 @@ def written(path: Path, data: bytes) -> Path:
         (lambda d: {}, "holds no floating tensors"),
         (lambda d: {"step": torch.tensor(1)}, "holds no floating tensors"),
         (lambda d: tiny_resnet().to("meta"), "is on the meta device and holds no values"),
+        (
+            lambda d: {"a.base_layer.weight": torch.ones(2, 2), "a.lora_A.default.weight": torch.ones(1, 2)},
+            r"standard: a\.base_layer\.weight belongs to an adapter that is not merged .*merge_and_unload",
+        ),
         (lambda d: nn.ModuleDict({"a": tiny_resnet(), "b": tiny_resnet()}), "several backbones could be meant"),
     ],
 )

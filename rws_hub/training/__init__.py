@@ -1,0 +1,145 @@
+"""`rws train`: a standard model, or its robust twin, from a pretrained start. Importing this is light."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rws_hub.errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rws_hub.pictures import Pictures
+    from rws_hub.training.job import Job
+    from rws_hub.training.settings import TrainRecord, TrainSettings
+
+__all__ = ["train"]
+
+# A folder with one of these is that of a training.
+_OURS = ("train.json", "state.safetensors", "best.safetensors")
+
+
+def train(
+    start: str | Path | nn.Module,
+    data: Pictures,
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    validation: Pictures | None = None,
+    scratch: bool = False,
+    size: int | None = None,
+    workers: int = 0,
+    progress: bool = False,
+) -> TrainRecord:
+    """Train one model and leave it in a folder: weights, `config.json` where a library built it, and `train.json`.
+
+    A killed training goes on where it was when it is called again with the same arguments, and ends in the same
+    weights. Several processes (`accelerate launch`) share the work of one step.
+
+    Args:
+        start: a model reference (`backbones.checkpoint`), or a live module, which is left as it is. A head for
+            another number of classes is replaced by a fresh one.
+        data: the training images.
+        settings: see there.
+        out: folder to write; one that holds an unfinished training of the same kind is gone on with, a finished
+            one is left as it is.
+        validation: the images that choose the epoch; None sets some of `data` aside. Never the test images.
+        scratch: begin with seeded random weights of that architecture.
+        size: side of the pictures in pixels; None is what the model states.
+        workers: processes that prepare images, for each training process.
+        progress: show a bar on stderr.
+
+    Returns:
+        The record, as it is in `train.json`.
+
+    Raises:
+        TrainingError: settings that cannot be, too few images, or `out` holds something else.
+        DataError: the validation images have other classes, or the model has, and no head that could be exchanged.
+        CheckpointError: `start` cannot be loaded.
+    """
+    from rws_hub.backbones import open_model
+    from rws_hub.classifier import preprocessing_of, require_classes, with_head
+    from rws_hub.training.export import export
+    from rws_hub.training.job import Job, finish
+    from rws_hub.training.stream import split_off, whole
+
+    try:
+        from rws_hub.training.loop import run
+    except ModuleNotFoundError as error:
+        if error.name != "accelerate":
+            raise
+        raise TrainingError("training needs accelerate: pip install 'rws-hub[train]'") from error
+
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
+        raise TrainingError(f"{out} exists and holds something else; choose another folder")
+    config: dict[str, Any] | None = None
+    processor: dict[str, Any] | None = None
+    if isinstance(start, (str, Path)):
+        opened = open_model(start, seed=settings.seed if scratch else None)
+        model, config, processor, label = opened.model, opened.config, opened.processor, opened.label
+    else:
+        model, label = start, f"a live {type(start).__name__}"
+    _same_classes(data, validation)
+    model = with_head(model, len(data.classes), settings.seed)
+    preprocessing = preprocessing_of(model, processor, size)
+    require_classes(model, preprocessing.view, data.classes, label)
+    if validation is None:
+        parts = split_off(data, settings.val_share, settings.seed)
+    else:
+        parts = (whole(data), whole(validation))
+    job = Job(*parts, preprocessing, settings, label, data.classes)
+    if (finished := _finished(out, job, model)) is not None:
+        return finished
+    record = run(job, model, out, workers=workers, progress=progress)
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        export(model, out, classes=data.classes, preprocessing=preprocessing, config=config)
+        finish(out, record)
+    PartialState().wait_for_everyone()
+    return record
+
+
+def _same_classes(data: Pictures, validation: Pictures | None) -> None:
+    from rws_hub.errors import DataError
+
+    if validation is not None and validation.classes != data.classes:
+        raise DataError(
+            f"{validation.name} ({validation.split}) has {len(validation.classes)} classes that are not the "
+            f"{len(data.classes)} of {data.name} ({data.split}); the validation images have to be of the same kind"
+        )
+
+
+def _finished(out: Path, job: Job, model: nn.Module) -> TrainRecord | None:
+    """The record of a training that is done already."""
+    from rws_hub import jsonio
+    from rws_hub.training.job import RECORD_FILE
+    from rws_hub.training.settings import TrainRecord
+    from rws_hub.training.state import digest, flat
+
+    file = out / RECORD_FILE
+    if not file.exists():
+        return None
+    record = jsonio.decode(TrainRecord, jsonio.parse(file.read_bytes(), str(file)), str(file))
+    then = {
+        **flat(record.settings),
+        "start": record.start,
+        "images": record.data.fingerprint,
+        "validation": record.validation.fingerprint,
+        "size": str(record.size),
+    }
+    now = {
+        **flat(job.settings),
+        "start": digest(model),
+        "images": job.training.pictures.fingerprint,
+        "validation": job.validation.pictures.fingerprint,
+        "size": str(job.preprocessing.view.size),
+    }
+    if different := [k for k in now if now[k] != then[k]]:
+        key = different[0]
+        raise TrainingError(
+            f"{out} holds a finished training with {key} {then[key]!r}, not {now[key]!r}; choose another folder"
+        )
+    return record

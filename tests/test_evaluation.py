@@ -1,0 +1,271 @@
+"""A grid of variants and conditions: what is refused, what is counted, and that nothing is measured twice."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bits import bits
+from builders import perturbed, tiny_resnet, tiny_signature, tiny_vit
+from patterns import SIZE, parquet
+
+from rws_hub import CorruptionError, DataError, EvaluationError, IncompatibleModelError, patch, reestimate_batchnorm
+from rws_hub.classifier import Preprocessing
+from rws_hub.corruptions import corrupt
+from rws_hub.evaluation import report, runner
+from rws_hub.evaluation.cells import Cell, Condition, Store
+from rws_hub.evaluation.runner import Grid, conditions, measure
+from rws_hub.evaluation.study import Study, plan
+from rws_hub.pictures import Pictures, View, open_pictures
+
+PREPROCESSING = Preprocessing(View(SIZE, SIZE), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+CLEAN, NOISE, FOG = Condition("clean", 0), Condition("gaussian_noise", 4), Condition("fog", 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 training and 40 test images."""
+    return parquet(tmp_path_factory.mktemp("evaluation") / "tints", {"train": 60, "test": 40})
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> Pictures:
+    return open_pictures(folder, "test")
+
+
+@pytest.fixture(scope="module")
+def spare(folder: Path) -> Pictures:
+    return open_pictures(folder, "train")
+
+
+def study(**given: Any) -> Study:
+    model = tiny_resnet(num_classes=4)
+    told = {"robust": None, "signatures": (tiny_signature(),), "alphas": (1.0,), "controls": (), "norm_images": 0}
+    return Study(**({"model": model} | told | given))
+
+
+def grid(asked: Study, data: Pictures, spare: Pictures | None = None, *wanted: Condition, **given: Any) -> Grid:
+    told = {"unlabelled": spare, "seed": 0, "precision": "fp32"} | given
+    return plan(asked, data, wanted or (CLEAN, NOISE), PREPROCESSING, **told).grid
+
+
+def shown(data: Pictures, condition: Condition, seed: int = 0) -> torch.Tensor:
+    pixels = data.pixels(range(len(data)), PREPROCESSING.view)
+    if condition != CLEAN:
+        pixels = corrupt(pixels, condition.corruption, condition.severity, seed=seed)
+    return PREPROCESSING.tensor(torch.from_numpy(pixels), torch.device("cpu"))
+
+
+def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The variant and condition of every cell that is measured from now on."""
+    done: list[str] = []
+    real = runner._Runner._answers
+
+    def answers(self: Any, variant: Any, condition: Condition, *rest: Any) -> Any:
+        done.append(f"{variant.name}, {condition}")
+        return real(self, variant, condition, *rest)
+
+    monkeypatch.setattr(runner._Runner, "_answers", answers)
+    return done
+
+
+# --- what is measured
+
+
+def test_answers_are_those_of_the_model(data: Pictures, spare: Pictures, tmp_path: Path) -> None:
+    asked = study(robust=perturbed(tiny_resnet(num_classes=4), 0.2, 1), alphas=(0.5, 1.0), norm_images=50)
+    before = bits(asked.model)
+    table = measure(grid(asked, data, spare, CLEAN, NOISE, FOG, seed=3), tmp_path, progress=False)
+    assert bits(asked.model) == before
+    (fog,) = asked.signatures
+    chosen = np.random.default_rng(3).permutation(len(spare))[:50]
+    for condition in (CLEAN, NOISE, FOG):
+        images = shown(data, condition, seed=3)
+        pixels = spare.pixels(chosen, PREPROCESSING.view)
+        if condition != CLEAN:
+            pixels = corrupt(pixels, condition.corruption, condition.severity, seed=3, indices=chosen)
+        unlabelled = [PREPROCESSING.tensor(torch.from_numpy(pixels), torch.device("cpu"))]
+        with torch.inference_mode():
+            expected = {"unpatched": asked.model(images), "robust": asked.robust(images)}  # type: ignore[misc]
+        for alpha in (0.5, 1.0):
+            with patch(asked.model, fog, alpha=alpha), torch.inference_mode():
+                expected[f"fog at {alpha:g}"] = asked.model(images)
+        with patch(asked.model, fog, alpha=0.5), reestimate_batchnorm(asked.model, unlabelled), torch.no_grad():
+            expected["fog at 0.5, batch norm of 50 images"] = asked.model(images)
+        with reestimate_batchnorm(asked.model, unlabelled), torch.no_grad():
+            expected["batch norm of 50 images"] = asked.model(images)
+        assert {n for n, _ in table} == set(expected)
+        for name, logits in expected.items():
+            assert np.array_equal(table[name, condition], logits.argmax(1).numpy() == data.labels), (name, condition)
+
+
+def test_parts_and_batches_change_nothing(data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = grid(study(), data)
+    whole = measure(asked, tmp_path / "whole", progress=False)
+    monkeypatch.setattr(runner, "_BATCH", 8)
+    monkeypatch.setattr(runner, "_CHUNK_BYTES", 3 * SIZE * SIZE * 16)
+    parts = measure(asked, tmp_path / "parts", progress=False)
+    assert len(list((tmp_path / "parts").iterdir())) == 3 * len(list((tmp_path / "whole").iterdir())) == 12
+    assert all(np.array_equal(parts[key], whole[key]) for key in whole)
+
+
+def test_bf16(data: Pictures, tmp_path: Path) -> None:
+    asked = grid(study(signatures=()), data, None, CLEAN, precision="bf16")
+    found = measure(asked, tmp_path, progress=False)["unpatched", CLEAN]
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = asked.variants[0].model(shown(data, CLEAN)).argmax(1).numpy() == data.labels
+    assert np.array_equal(found, expected)
+
+
+def test_nothing_is_measured_twice(data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = count(monkeypatch)
+    first = measure(grid(study(), data), tmp_path, progress=False)
+    assert done == ["unpatched, clean", "fog at 1, clean", "unpatched, gaussian_noise 4", "fog at 1, gaussian_noise 4"]
+    again = measure(grid(study(), data), tmp_path, progress=False)
+    assert len(done) == 4 and all(np.array_equal(again[key], first[key]) for key in first)
+    measure(grid(study(alphas=(0.5, 1.0)), data, None, CLEAN, NOISE, FOG), tmp_path, progress=False)
+    assert done[4:] == [
+        "fog at 0.5, clean",
+        "fog at 0.5, gaussian_noise 4",
+        "unpatched, fog 2",
+        "fog at 0.5, fog 2",
+        "fog at 1, fog 2",
+    ]
+
+
+def test_whatever_decides_an_answer_is_measured_anew(
+    folder: Path, data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = study(signatures=())
+    measure(grid(plain, data), tmp_path, progress=False)
+    done = count(monkeypatch)
+    other = Preprocessing(View(SIZE, SIZE), (0.4, 0.5, 0.5), (0.25, 0.25, 0.25))
+    for changed in (
+        grid(dataclasses.replace(plain, model=perturbed(plain.model, 0.01, 0)), data),
+        grid(plain, open_pictures(folder, "test[:30]")),
+        grid(plain, data, seed=1),
+        grid(plain, data, precision="bf16"),
+        plan(plain, data, (CLEAN, NOISE), other, unlabelled=None, seed=0, precision="fp32").grid,
+    ):
+        done.clear()
+        measure(changed, tmp_path, progress=False)
+        assert done == ["unpatched, clean", "unpatched, gaussian_noise 4"]
+    done.clear()
+    measure(grid(plain, data), tmp_path, progress=False)
+    assert not done
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"right": "AA=="}', b"\xff"])
+def test_a_damaged_cell_is_measured_anew(damage: bytes, data: Pictures, tmp_path: Path) -> None:
+    asked = grid(study(signatures=()), data, None, CLEAN)
+    first = measure(asked, tmp_path, progress=False)["unpatched", CLEAN]
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage)
+    assert np.array_equal(measure(asked, tmp_path, progress=False)["unpatched", CLEAN], first)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("images", [1, 7, 8, 9, 250])
+def test_a_cell_keeps_every_answer(images: int, tmp_path: Path) -> None:
+    right = np.random.default_rng(images).random(images) < 0.5
+    cell = Cell("w", "v", "i", 10, 10 + images, NOISE, 0, "p", "v")
+    store = Store(tmp_path)
+    assert store.get(cell) is None
+    store.put(cell, right)
+    found = store.get(cell)
+    assert found is not None and found.dtype == np.bool_ and np.array_equal(found, right)
+    told = json.loads((tmp_path / f"{cell.key}.json").read_bytes())
+    assert told["correct"] == right.sum() and told["cell"]["condition"] == {
+        "corruption": "gaussian_noise",
+        "severity": 4,
+    }
+    assert store.get(dataclasses.replace(cell, seed=1)) is None
+
+
+# --- what is compared
+
+
+def test_names_of_variants(data: Pictures, spare: Pictures) -> None:
+    fog, more, snow = tiny_signature(), tiny_signature(seed=2), tiny_signature(corruption="snow", seed=3)
+    robust = perturbed(tiny_resnet(num_classes=4), 0.01, 1)
+    asked = study(signatures=(fog, snow), robust=robust, controls=("noise", "raw"), norm_images=8)
+    assert [v.name for v in grid(asked, data, spare).variants] == [
+        "unpatched",
+        "fog at 1",
+        "fog at 1, batch norm of 8 images",
+        "noise of the norm of fog at 1",
+        "plain difference of fog at 1",
+        "snow at 1",
+        "snow at 1, batch norm of 8 images",
+        "noise of the norm of snow at 1",
+        "plain difference of snow at 1",
+        "all 2 at 1 each",
+        "all 2 at 0.5 each",
+        "robust",
+        "batch norm of 8 images",
+    ]
+    names = [v.name for v in grid(study(signatures=(fog, more)), data).variants]
+    assert names[1:3] == ["fog #1 at 1", "fog #2 at 1"]
+    # 0.5 is asked for, and is also the half of 1
+    names = [v.name for v in grid(study(signatures=(fog, snow), alphas=(0.5, 1.0)), data).variants]
+    assert len(names) == len(set(names)) and names[-3:] == [
+        "all 2 at 0.5 each",
+        "all 2 at 0.25 each",
+        "all 2 at 1 each",
+    ]
+
+
+def test_conditions() -> None:
+    found = conditions(("fog", "snow"), (1, 5))
+    assert [str(c) for c in found] == ["clean", "fog 1", "fog 5", "snow 1", "snow 5"] and found[0] == CLEAN
+    assert conditions((), (5,)) == (CLEAN,)
+    with pytest.raises(CorruptionError, match="'frogg'; did you mean 'fog'"):
+        conditions(("fog", "frogg"), (1,))
+    with pytest.raises(CorruptionError, match="from 1 to 5, found 6"):
+        conditions(("fog",), (5, 6))
+
+
+def test_what_is_refused(data: Pictures, spare: Pictures, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the model tells 10 classes apart, the data set has 4 \(red, green, blue, "):
+        grid(study(model=tiny_resnet()), data)
+    with pytest.raises(DataError, match="the robust model tells 10 classes apart, the data set has 4"):
+        grid(study(robust=tiny_resnet()), data)
+    with pytest.raises(IncompatibleModelError):
+        grid(study(signatures=(tiny_signature("vit"),)), data)
+    with pytest.raises(EvaluationError, match="the same signature is named twice"):
+        grid(study(signatures=(tiny_signature(), tiny_signature())), data)
+    with pytest.raises(EvaluationError, match="plain difference needs the robust model: name it with --robust"):
+        grid(study(controls=("raw",)), data)
+    with pytest.raises(EvaluationError, match=r"VisionTransformer\) has no batch norm that could be re-estimated"):
+        grid(study(model=tiny_vit(num_classes=4), signatures=(), norm_images=8), data, spare)
+    with pytest.raises(EvaluationError, match="asks for 61 unlabelled images, there are 60"):
+        measure(grid(study(norm_images=61), data, spare), tmp_path / "x", progress=False)
+    with pytest.raises(EvaluationError, match="asks for 8 unlabelled images, there are 0"):
+        measure(grid(study(norm_images=8), data), tmp_path / "x", progress=False)
+    twice = grid(study(), data)
+    twice = dataclasses.replace(twice, variants=(*twice.variants, twice.variants[1]))
+    with pytest.raises(EvaluationError, match="two variants are called 'fog at 1'"):
+        measure(twice, tmp_path / "x", progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+# --- what is told
+
+
+def test_rows(data: Pictures, tmp_path: Path) -> None:
+    asked = grid(study(), data, None, CLEAN, NOISE, FOG)
+    table = measure(asked, tmp_path, progress=False)
+    plain, patched = report.rows(asked, table, {"gaussian_noise": [0.5], "fog": [0.4]})
+    assert (plain.name, patched.name) == ("unpatched", "fog at 1")
+    wrong = [1 - table["fog at 1", c].mean() for c in (NOISE, FOG)]
+    assert patched.clean.mean == table["fog at 1", CLEAN].mean() and set(patched.corrupted) == {NOISE, FOG}
+    assert patched.mean is not None and patched.mean.mean == pytest.approx(1 - np.mean(wrong))
+    assert patched.mce == pytest.approx((wrong[0] / 0.5 + wrong[1] / 0.4) / 2)
+    with pytest.raises(EvaluationError, match="0 severities of fog"):
+        report.rows(asked, table, {"gaussian_noise": [0.5]})
+    (only,) = report.rows(grid(study(signatures=()), data, None, CLEAN), table, None)
+    assert only.mean is None and only.mce is None and only.corrupted == {}

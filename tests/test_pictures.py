@@ -1,0 +1,249 @@
+"""Labelled images from folders: which column is which, what a split without labels is told, and the very pixels."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from hub import Hub
+from numpy.typing import NDArray
+from patterns import CLASSES, SIZE, parquet, patterns
+from PIL import Image
+
+from rws_hub import DataError
+from rws_hub.pictures import View, open_pictures
+
+AS_IS = View(SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parquet files of 20 training and 8 test images."""
+    return parquet(tmp_path_factory.mktemp("pictures") / "stripes", {"train": 20, "test": 8})
+
+
+def image_folder(root: Path, images: dict[str, Image.Image]) -> Path:
+    """PNG files by their paths."""
+    for path, image in images.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        image.save(root / path)
+    return root
+
+
+def table(folder: Path, columns: dict[str, tuple[object, list[object]]]) -> Path:
+    """One Parquet file, split "train", of any columns: name -> feature and values."""
+    features = datasets.Features({name: feature for name, (feature, _) in columns.items()})
+    made = datasets.Dataset.from_dict({name: values for name, (_, values) in columns.items()}, features=features)
+    folder.mkdir()
+    made.to_parquet(folder / "train.parquet")
+    return folder
+
+
+def pictures(count: int = 3) -> tuple[object, list[object]]:
+    return datasets.Image(), [Image.fromarray(p) for p in patterns(count)[0]]
+
+
+# --- where they come from
+
+
+def test_parquet(folder: Path) -> None:
+    found = open_pictures(folder, "test")
+    pixels, labels = patterns(8, 1)
+    assert (found.name, found.dataset_id, found.split, found.classes) == ("stripes", None, "test", CLASSES)
+    assert len(found) == 8 and found.labels.dtype == np.int64 and np.array_equal(found.labels, labels)
+    assert np.array_equal(found.pixels(range(8), AS_IS), pixels)
+    sliced = open_pictures(str(folder), "test[2:5]")
+    assert np.array_equal(sliced.labels, labels[2:5]) and np.array_equal(sliced.pixels([1], AS_IS), pixels[3:4])
+
+
+def test_folders_of_images(tmp_path: Path) -> None:
+    pixels = patterns(4)[0]
+    names = ("cat/0.png", "cat/1.png", "dog/0.png", "ant/0.png")
+    root = image_folder(
+        tmp_path / "zoo", {f"train/{n}": Image.fromarray(p) for n, p in zip(names, pixels, strict=True)}
+    )
+    found = open_pictures(root, "train")
+    assert found.classes == ("ant", "cat", "dog") and found.labels.tolist() == [0, 1, 1, 2]
+    assert np.array_equal(found.pixels([0, 1, 2, 3], AS_IS), pixels[[3, 0, 1, 2]])
+    assert len(found.fingerprint) == 64
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere/at/all", "nowhere/at/all: no such folder, and not a data set on the Hub"),
+        ("./nowhere", "no such folder"),
+        ("empty", r"empty, split 'train': .*(data|files)"),
+        ("file.parquet", "file.parquet is a file; name the folder that holds"),
+    ],
+)
+def test_nothing_there(source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        open_pictures(source, "train")
+
+
+def test_nothing_on_the_hub(hub: Hub, hub_cache: Path) -> None:
+    with pytest.raises(DataError, match=r"alice/none.*Couldn't find 'alice/none' on the Hugging Face Hub"):
+        open_pictures("alice/none", "train")
+
+
+def test_splits(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"split 'tets': .*Unknown split.*train.*test"):
+        open_pictures(folder, "tets")
+    with pytest.raises(DataError, match=r"split 'test\[:0\]': .*no data"):
+        open_pictures(folder, "test[:0]")
+    with pytest.raises(DataError, match=r"void, split 'train': .*no data"):
+        open_pictures(parquet(tmp_path / "void", {"train": 0, "test": 3}), "train")
+
+
+# --- which column
+
+
+def test_the_only_class_labels_are_the_labels(tmp_path: Path) -> None:
+    kinds = datasets.ClassLabel(names=["a", "b"])
+    columns = {"picture": pictures(), "n": (datasets.Value("int64"), [7, 8, 9]), "kind": (kinds, [1, 0, 1])}
+    found = open_pictures(table(tmp_path / "d", columns), "train")
+    assert found.classes == ("a", "b") and found.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "fine_label", "target", "class", "cls", "Label"])
+def test_usual_names_of_labels(name: str, tmp_path: Path) -> None:
+    columns = {"img": pictures(), name: (datasets.Value("int32"), [2, 0, 1]), "n": (datasets.Value("int32"), [1, 1, 1])}
+    found = open_pictures(table(tmp_path / "d", columns), "train")
+    assert found.classes == ("0", "1", "2") and found.labels.tolist() == [2, 0, 1]
+
+
+def test_labels_in_words(tmp_path: Path) -> None:
+    columns = {"img": pictures(), "label": (datasets.Value("string"), ["owl", "bee", "owl"])}
+    found = open_pictures(table(tmp_path / "d", columns), "train")
+    assert found.classes == ("bee", "owl") and found.labels.tolist() == [1, 0, 1]
+
+
+def test_several_candidates(tmp_path: Path) -> None:
+    kinds = datasets.ClassLabel(names=["a", "b"])
+    columns = {
+        "left": pictures(),
+        "right": pictures(),
+        "fine_label": (kinds, [0, 1, 1]),
+        "coarse_label": (datasets.ClassLabel(names=["x", "y", "z"]), [2, 1, 0]),
+    }
+    made = table(tmp_path / "d", columns)
+    with pytest.raises(
+        DataError,
+        match=r"several columns hold images; its columns are left \(images\), right \(images\), .*--image-column",
+    ):
+        open_pictures(made, "train")
+    with pytest.raises(DataError, match=r"fine_label and coarse_label both hold class labels.*--label-column"):
+        open_pictures(made, "train", image_column="left")
+    found = open_pictures(made, "train", image_column="right", label_column="coarse_label")
+    assert found.classes == ("x", "y", "z") and found.labels.tolist() == [2, 1, 0]
+    with pytest.raises(DataError, match=r"--label-column 'fine_labels' is no column of it .*did you mean 'fine_label'"):
+        open_pictures(made, "train", image_column="left", label_column="fine_labels")
+    with pytest.raises(DataError, match=r"--image-column 'lefd' .*did you mean 'left'"):
+        open_pictures(made, "train", image_column="lefd")
+    with pytest.raises(DataError, match="the column 'fine_label' holds int64, not images"):
+        open_pictures(made, "train", image_column="fine_label")
+
+
+def test_no_candidate(tmp_path: Path) -> None:
+    numbers = (datasets.Value("float32"), [0.5, 1.5, 2.5])
+    with pytest.raises(DataError, match=r"no column holds images; its columns are label \(float32\)"):
+        open_pictures(table(tmp_path / "a", {"label": numbers}), "train")
+    made = table(tmp_path / "b", {"img": pictures(), "size": numbers})
+    with pytest.raises(
+        DataError, match=r"no column holds class labels; its columns are img \(images\), size \(float32\)"
+    ):
+        open_pictures(made, "train")
+    with pytest.raises(DataError, match="the column 'size' holds float32, not class labels"):
+        open_pictures(made, "train", label_column="size")
+
+
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        (datasets.ClassLabel(names=["a", "b"]), [-1, -1, -1]),
+        (datasets.ClassLabel(names=["a", "b"]), [0, 1, None]),
+        (datasets.Value("int64"), [0, 1, -1]),
+    ],
+)
+def test_images_without_labels_are_refused(feature: object, values: list[object], tmp_path: Path) -> None:
+    made = table(tmp_path / "d", {"img": pictures(), "label": (feature, values)})
+    with pytest.raises(DataError, match="label -1 is none of the 2 classes; is this split without labels"):
+        open_pictures(made, "train")
+
+
+# --- pixels
+
+
+def test_fingerprints(folder: Path, tmp_path: Path) -> None:
+    first = open_pictures(folder, "train").fingerprint
+    again = parquet(tmp_path / "again", {"train": 20})
+    assert open_pictures(again, "train").fingerprint == first
+    other = {
+        "other images": open_pictures(parquet(tmp_path / "other", {"train": 20}, seed=5), "train"),
+        "fewer": open_pictures(folder, "train[:19]"),
+        "another split": open_pictures(folder, "test"),
+    }
+    assert len({first, *(p.fingerprint for p in other.values())}) == 4
+    pixels, labels = patterns(20)
+    kinds = datasets.ClassLabel(names=list(CLASSES))
+    images: list[object] = [Image.fromarray(p) for p in pixels]
+    shifted = {"image": (datasets.Image(), images), "label": (kinds, list((labels + 1) % 4))}
+    assert open_pictures(table(tmp_path / "labels", shifted), "train").fingerprint != first  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["in memory", "decoded anew"])
+def test_pixels_are_the_same_in_any_batch(kept: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kept:
+        monkeypatch.setattr("rws_hub.pictures._KEEP_BYTES", 0)
+    found, view = open_pictures(folder, "train"), View(24, 28)
+    whole = open_pictures(folder, "train").pixels(range(20), view)
+    assert whole.shape == (20, 24, 24, 3) and whole.dtype == np.uint8
+    order = np.random.default_rng(0).permutation(20)
+    for size in (1, 3, 20):
+        for begin in range(0, 20, size):
+            numbers = order[begin : begin + size]
+            assert np.array_equal(found.pixels(numbers, view), whole[numbers])
+    assert np.array_equal(found.pixels([4, 4, 2], view), whole[[4, 4, 2]])
+    assert found.pixels([], view).shape == (0, 24, 24, 3)
+    assert found.pixels([0], AS_IS).shape == (1, SIZE, SIZE, 3)  # another view of the same images
+
+
+def test_what_is_given_out_may_be_written_to(folder: Path) -> None:
+    found = open_pictures(folder, "test")
+    found.pixels([0], AS_IS)[:] = 0
+    assert np.array_equal(found.pixels([0], AS_IS), patterns(8, 1)[0][:1])
+
+
+def test_any_image_becomes_a_square_of_three_colours(tmp_path: Path) -> None:
+    def ramp(width: int, height: int) -> NDArray[np.uint8]:
+        return np.broadcast_to(np.linspace(0, 255, width, dtype=np.uint8), (height, width)).copy()
+
+    grey, wide = Image.fromarray(ramp(32, 32)), Image.fromarray(np.stack([ramp(128, 32)] * 3, 2))
+    images = {
+        "train/x/0.png": grey,
+        "train/x/1.png": grey.convert("RGBA"),
+        "train/x/2.png": wide,
+        "train/x/3.png": wide.transpose(Image.Transpose.TRANSPOSE),
+        "train/x/4.png": Image.fromarray(ramp(7, 5)),
+        "train/y/0.png": grey.convert("P"),  # a folder without a second class has no labels
+    }
+    found = open_pictures(image_folder(tmp_path / "d", images), "train").pixels(range(6), AS_IS)
+    assert found.shape == (6, 32, 32, 3)
+    for exact in (0, 1, 5):
+        assert np.array_equal(found[exact], np.stack([ramp(32, 32)] * 3, 2))
+    centre = ramp(128, 32)[:, 48:80]
+    assert np.array_equal(found[2], np.stack([centre] * 3, 2))
+    assert np.array_equal(found[3], found[2].transpose(1, 0, 2))
+    assert found[4, 16, 0].max() < found[4, 16, -1].min()
+
+
+def test_a_frame_is_cut_off(tmp_path: Path) -> None:
+    inside = np.full((40, 40, 3), 200, np.uint8)
+    inside[:4] = inside[-4:] = inside[:, :4] = inside[:, -4:] = 0
+    images = {f"train/{name}/0.png": Image.fromarray(inside) for name in "xy"}
+    found = open_pictures(image_folder(tmp_path / "d", images), "train")
+    assert found.pixels([0], View(32, 40)).min() == 200 and found.pixels([0], View(32, 32)).min() == 0
