@@ -1,6 +1,6 @@
 """How often a name table can be inferred and proven for two models, and how often a wrong one is.
 
-    PYTHONPATH=tests python benchmarks/infer_maps.py        (about a quarter of an hour on two cores)
+    PYTHONPATH=tests python benchmarks/infer_maps.py        (about twenty minutes on two cores)
 
 Twins come from tests/twins.py: the same function in two libraries' names. Everything that is no twin but of similar
 size is tried, too, and so are twins spoiled in one setting: nothing of that may be "proven". Writes
