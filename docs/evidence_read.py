@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "EVIDENCE.md"
 IMAGES = ROOT / "docs" / "images"
 RESULTS = ROOT / "benchmarks" / "results" / "paper"
-BACKBONES = {"resnet": "ResNet-18, half width", "vgg": "VGG-16 without batch norm, half width"}
+BACKBONES = {"resnet": "ResNet-18, half width", "vgg": "VGG-16 without batch norm, quarter width"}
 
 Answer = dict[str, Any]
 Found = dict[str, Answer]  # by backbone
@@ -34,10 +34,21 @@ def cell(estimate: dict[str, Any]) -> str:
     return text if estimate.get("sd") is None else f"{text} ± {100 * estimate['sd']:.1f}"
 
 
+def gained(row: dict[str, Any], kind: str = "corrupted") -> str:
+    """Points over the first row of the same question, with the paired interval."""
+    found = row["gain"][kind]
+    return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+
+
 def table(rows: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """Corrupted and clean accuracy of some rows."""
-    lines = ["| model | corrupted | clean |", "| --- | ---: | ---: |"]
-    return lines + [f"| {n} | {cell(rows[n]['corrupted'])} | {cell(rows[n]['clean'])} |" for n in names if n in rows]
+    """Corrupted and clean accuracy of some rows, and what was gained over the first."""
+    lines = ["| model | corrupted | gained | clean | gained |", "| --- | ---: | ---: | ---: | ---: |"]
+    return lines + [
+        f"| {n} | {cell(rows[n]['corrupted'])} | {gained(rows[n])} | {cell(rows[n]['clean'])} | "
+        f"{gained(rows[n], 'clean')} |"
+        for n in names
+        if n in rows
+    ]
 
 
 def points(rows: dict[str, Any], name: str, against: str = "unpatched", kind: str = "corrupted") -> float:

@@ -189,6 +189,10 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     scratch.chmod(0o777 & ~_umask())
     try:
         yield scratch
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk does not say where
+            error.filename = str(parent)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         for folder in made:

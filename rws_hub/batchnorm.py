@@ -73,7 +73,7 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> BatchNo
         A handle that takes the statistics off again.
 
     Raises:
-        ValueError: no batch, or a batch of one value per channel, as torch says it.
+        ValueError: no batch, statistics that are not finite, or a batch of one value per channel, as torch says it.
         Whatever the model raises on the images; the statistics are then as they were.
 
     Example:
@@ -92,6 +92,8 @@ def reestimate_batchnorm(model: nn.Module, batches: Iterable[Tensor]) -> BatchNo
                 seen += 1
             if norms and not seen:
                 raise ValueError("there is no image to estimate batch norm on")
+            if broken := [name for name, buffer in live.items() if not bool(buffer.isfinite().all())]:
+                raise ValueError(f"{broken[0]} is not finite on these images; are they preprocessed, and whole?")
         except BaseException:
             with torch.no_grad():
                 for buffer, former in before.values():

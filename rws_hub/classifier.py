@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,17 +50,21 @@ def preprocessing_of(
         processor: the contents of `preprocessor_config.json`, for a model of transformers.
         size: side in pixels, in place of the stated one.
 
-    Without any statement: 224 pixels, cropped from 256, ImageNet's mean and deviation. Whatever the statement, an
-    image is resized bicubically, keeping its proportions.
+    Without any statement: 224 pixels, cropped from 256, ImageNet's mean and deviation. In a size that is not the
+    stated one nothing but the longer side is cropped. Whatever the statement, an image is resized bicubically,
+    keeping its proportions, and one that has the size already is taken as it is.
     """
     timm_says: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     said = processor or {}
     config: Any = getattr(model, "config", None)
     config = getattr(config, "vision_config", config)
     cropped = None if said.get("do_center_crop") is False else _side(said.get("crop_size"))
-    stated = size or _side(timm_says.get("input_size")) or cropped or _side(said.get("size"))
-    side = stated or _side(getattr(config, "image_size", None)) or 224
-    crop = timm_says.get("crop_pct") or said.get("crop_pct") or _share(cropped, said)
+    stated = _side(timm_says.get("input_size")) or cropped or _side(said.get("size"))
+    stated = stated or _side(getattr(config, "image_size", None)) or 224
+    side = size or stated
+    crop = 1.0  # nothing is said about pictures of another size
+    if side == stated:
+        crop = timm_says.get("crop_pct") or said.get("crop_pct") or _share(cropped, said)
     raw = said.get("do_normalize") is False
     return Preprocessing(
         # The sum makes up for a share that was itself computed, and is a hair too large.
@@ -121,6 +125,30 @@ def require_classes(model: nn.Module, view: View, classes: Sequence[str], label:
             f"{label} tells {found} classes apart, the data set has {len(classes)} ({', '.join(classes[:3])}, ...): "
             "take a model that was trained on these classes, or the data set that it was trained on"
         )
+
+
+def stated_classes(config: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """The names of a model's classes in the order of its scores, where its `config.json` has them."""
+    said = config or {}
+    names = said.get("label_names") or dict(said.get("pretrained_cfg") or {}).get("label_names")
+    if isinstance(said.get("id2label"), Mapping):
+        names = [name for _, name in sorted((int(k), v) for k, v in said["id2label"].items())]
+    return tuple(map(str, names)) if isinstance(names, Sequence) and not isinstance(names, str) else None
+
+
+def require_order(stated: Sequence[str] | None, classes: Sequence[str], label: str) -> None:
+    """Refuse a model that has the same classes in another order: every answer would be counted as another's.
+
+    Raises:
+        DataError: with the first class that stands elsewhere.
+    """
+    if stated is None or tuple(stated) == tuple(classes) or sorted(stated) != sorted(classes):
+        return
+    i = next(i for i, (a, b) in enumerate(zip(stated, classes, strict=True)) if a != b)
+    raise DataError(
+        f"{label} has the data set's classes in another order (number {i} is {stated[i]!r} there and {classes[i]!r} "
+        "here): bring the labels of the data set into the model's order"
+    )
 
 
 def with_head(model: nn.Module, classes: int, seed: int) -> nn.Module:

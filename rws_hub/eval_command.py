@@ -15,8 +15,8 @@ from rws_hub.words import MODEL, count, data, finite, path, word
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from torch import nn
 
+    from rws_hub.backbones import Opened
     from rws_hub.evaluation.cells import Condition
     from rws_hub.evaluation.report import Row
     from rws_hub.signature import RobustWeightSignature
@@ -30,10 +30,18 @@ def declare(measure: argparse.ArgumentParser) -> None:
     data(measure, "test")
     measure.add_argument("-o", "--out", type=path, required=True, help="folder to write, or to go on in")
     measure.add_argument(
-        "--signature", type=word, action="append", default=[], metavar="SIG", help="folder or Hub id; may be repeated"
+        "--signature",
+        type=word,
+        action="append",
+        default=[],
+        metavar="SIG",
+        help="folder or Hub id; several are measured each alone and all together, at alpha and at alpha / n each, and "
+        "give no results.json",
     )
     measure.add_argument(
-        "--alpha", type=_numbers, default=[1.0], help="patch strengths, with commas between (default 1)"
+        "--alpha",
+        type=_numbers,
+        help="patch strengths, with commas between (default 1); controls are measured at the recommended one",
     )
     measure.add_argument(
         "--corruption",
@@ -52,7 +60,12 @@ def declare(measure: argparse.ArgumentParser) -> None:
         "--robust in the same tensors; with a comma between",
     )
     measure.add_argument(
-        "--bn-images", type=count, default=0, metavar="N", help="re-estimate batch norm on so many unlabelled images"
+        "--bn-images",
+        type=count,
+        default=0,
+        metavar="N",
+        help="re-estimate batch norm on so many unlabelled images, chosen by the seed and corrupted like those "
+        "that are measured",
     )
     measure.add_argument("--bn-split", default="train", metavar="NAME", help="where those come from (default train)")
     measure.add_argument(
@@ -86,36 +99,44 @@ def run(arguments: argparse.Namespace) -> None:
     from rws_hub import jsonio
     from rws_hub.artifact import write_files
     from rws_hub.backbones import open_model
-    from rws_hub.classifier import preprocessing_of
+    from rws_hub.classifier import preprocessing_of, require_order, stated_classes
 
     try:
         from rws_hub.evaluation import report
+        from rws_hub.evaluation.origin import is_source
         from rws_hub.evaluation.runner import conditions, measure
         from rws_hub.evaluation.study import Study, plan
     except ModuleNotFoundError as error:
         if error.name != "accelerate":
             raise
         raise EvaluationError("measuring needs accelerate: pip install 'rws-hub[eval]'") from error
-    from rws_hub.pictures import open_pictures
+    from rws_hub.pictures import open_pictures, refuse_overlap
     from rws_hub.signature import RobustWeightSignature
 
+    if not arguments.signature and (arguments.alpha or arguments.controls):
+        raise EvaluationError("--alpha and --controls say how a signature is measured: name one with --signature")
     reference = _reference(arguments.reference)
     wanted = conditions(_corruptions(arguments), arguments.severity)
     columns = {"image_column": arguments.image_column, "label_column": arguments.label_column}
     pictures = open_pictures(arguments.data, arguments.split, **columns)
-    spare = open_pictures(arguments.data, arguments.bn_split, **columns) if arguments.bn_images else None
+    spare = None
+    if arguments.bn_images:
+        spare = open_pictures(arguments.data, arguments.bn_split, **columns, labelled=False)
+        refuse_overlap(spare, pictures, "batch norm must not be re-estimated on the images that are measured")
     opened = open_model(arguments.model)
+    robust = None if arguments.robust is None else open_model(arguments.robust)
+    for given in filter(None, (opened, robust)):
+        require_order(stated_classes(given.config), pictures.classes, given.label)
     study = Study(
         model=opened.model,
-        robust=None if arguments.robust is None else open_model(arguments.robust).model,
+        robust=None if robust is None else robust.model,
         signatures=tuple(RobustWeightSignature.from_pretrained(s) for s in arguments.signature),
-        alphas=tuple(arguments.alpha),
+        alphas=tuple(arguments.alpha or (1.0,)),
         controls=tuple(arguments.controls),
         norm_images=arguments.bn_images,
     )
     preprocessing = preprocessing_of(opened.model, opened.processor, arguments.size)
-    if len(study.signatures) == 1 and arguments.target is None:
-        _refuse_stranger(study.model, study.signatures[0])
+    target = _target(arguments.target, opened, study.signatures)
     planned = plan(
         study,
         pictures,
@@ -125,19 +146,28 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         precision=arguments.precision,
     )
+    theirs = None if reference is None else report.reference_errors(reference, planned.grid, str(arguments.reference))
     table = measure(planned.grid, arguments.out / _CELLS, progress=not arguments.json)
     if os.environ.get("RANK", "0") != "0":
         return
-    found = report.rows(planned.grid, table, reference)
+    found = report.rows(planned.grid, table, theirs)
     command = _command(arguments)
-    data_out = report.measured(planned.grid, found, command)
+    data_out = report.measured(planned.grid, found, command, reference)
     files = {_MEASURED: jsonio.pretty(data_out).encode()}
     if len(study.signatures) == 1 and len(wanted) > 1:
         told = report.results(
-            planned.grid, found, study.signatures[0], planned.alone[0], target=arguments.target, command=command
+            planned.grid,
+            found,
+            study.signatures[0],
+            planned.alone[0],
+            target=target,
+            robust_is_source=study.robust is not None and is_source(study.robust, study.signatures[0], "robust"),
+            command=command,
         )
         files[_RESULTS] = told.to_text().encode()
     write_files(arguments.out, files)
+    if _RESULTS not in files:  # of an earlier run, and not of this one
+        (arguments.out / _RESULTS).unlink(missing_ok=True)
     if arguments.json:
         json.dump({"out": str(arguments.out), **data_out}, sys.stdout, indent=2)
         print()
@@ -148,14 +178,20 @@ def run(arguments: argparse.Namespace) -> None:
             print("rws card takes them over: rws card SIGNATURE --results", arguments.out / _RESULTS)
 
 
-def _refuse_stranger(model: nn.Module, signature: RobustWeightSignature) -> None:
-    """Numbers of a stranger must not come on the card as those of the signature's own model."""
-    from rws_hub.plan import KIN_SIMILARITY
-    from rws_hub.planner import plan_patch
+def _target(given: str | None, opened: Opened, signatures: Sequence[RobustWeightSignature]) -> str:
+    """What the model is called on a card: as the signature's own clean model only if it is that very one."""
+    from rws_hub.evaluation.origin import is_source
+    from rws_hub.results import OWN_CLEAN_MODEL
 
-    (found,) = plan_patch(model, signature).require().signatures
-    if found.similarity is not None and found.similarity < KIN_SIMILARITY:
-        raise EvaluationError(f"the model is {found.kinship}; say with --target what its numbers are to be called")
+    if all(is_source(opened.model, s, "standard") for s in signatures):
+        return given or OWN_CLEAN_MODEL
+    target = given or opened.label
+    if target == OWN_CLEAN_MODEL and (given or len(signatures) == 1):  # several come on no card
+        raise EvaluationError(
+            f"on a card, {OWN_CLEAN_MODEL} is the very model that the signature was made from, and {opened.label} is "
+            "not: say with --target what it is to be called"
+        )
+    return target
 
 
 def _corruptions(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -166,15 +202,17 @@ def _corruptions(arguments: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _reference(file: Path | None) -> dict[str, list[float]] | None:
-    """The errors of the unpatched model in another `measured.json`."""
+def _reference(file: Path | None) -> dict[str, Any] | None:
+    """Another `measured.json`."""
     if file is None:
         return None
     try:
-        variants = json.loads(file.read_bytes())["variants"]
-        return next(dict(v["errors"]) for v in variants if v["name"] == "unpatched")
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        data = json.loads(file.read_bytes())
+    except ValueError as error:
         raise EvaluationError(f"{file} is no {_MEASURED} of rws eval") from error
+    if not isinstance(data, dict):
+        raise EvaluationError(f"{file} is no {_MEASURED} of rws eval")
+    return data
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -187,10 +225,11 @@ def _command(arguments: argparse.Namespace) -> str:
         "split": arguments.split,
         "corruption": arguments.corruption,
         "severity": ",".join(map(str, arguments.severity)),
-        "alpha": ",".join(f"{a:g}" for a in arguments.alpha),
+        "alpha": ",".join(f"{a:g}" for a in arguments.alpha or ()),
         "controls": ",".join(arguments.controls),
         "bn-images": arguments.bn_images or "",
         "bn-split": arguments.bn_split if arguments.bn_images else "",
+        "reference": "" if arguments.reference is None else arguments.reference.name,
         "robust": "" if arguments.robust is None else named(arguments.robust),
         "seed": arguments.seed,
     }

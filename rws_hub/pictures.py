@@ -59,6 +59,7 @@ class Pictures:
     fingerprint: str
     _rows: Any
     _column: str
+    _source: str
     _kept: dict[View, tuple[Pixels, NDArray[np.bool_]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -80,7 +81,10 @@ class Pictures:
         return pixels[wanted]
 
     def _decode(self, indices: NDArray[np.int64], view: View) -> Pixels:
-        images = self._rows[indices.tolist()][self._column]
+        try:
+            images = self._rows[indices.tolist()][self._column]
+        except (OSError, SyntaxError) as error:  # what Pillow cannot read; it calls a broken PNG a syntax error
+            raise DataError(f"{self.name}, {self.split}: an image cannot be read ({error})") from error
         return (
             np.stack([_square(image, view) for image in images])
             if images
@@ -89,7 +93,12 @@ class Pictures:
 
 
 def open_pictures(
-    source: str | Path, split: str, *, image_column: str | None = None, label_column: str | None = None
+    source: str | Path,
+    split: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    labelled: bool = True,
 ) -> Pictures:
     """Open one split; images are decoded when they are asked for.
 
@@ -99,16 +108,59 @@ def open_pictures(
         split: such as "train", "test", or a slice in the words of `datasets`, "test[:1000]".
         image_column: by default the one column that holds images.
         label_column: by default the one column of class labels.
+        labelled: False for images whose labels nobody will look at, if there are any: every label is 0.
 
     Raises:
         DataError: nothing there, no such split or column, no labels, no images.
         huggingface_hub.errors: whatever the Hub client raises, untouched.
     """
     rows, name, dataset_id = _load(source, split)
+    if not rows.num_rows:
+        raise DataError(f"{name}: the split {split!r} is empty")
     image = _image_column(rows, image_column, name)
-    label = _label_column(rows, label_column, name, image)
-    labels, classes = _labels(rows, label, name)
-    return Pictures(name, dataset_id, split, classes, labels, _fingerprint(rows, image, labels), rows, image)
+    if missing := rows.data.column(image).null_count:
+        raise DataError(f"{name}: {missing:,} of {rows.num_rows:,} rows of the split {split!r} hold no image")
+    labels: NDArray[np.int64] = np.zeros(rows.num_rows, np.int64)
+    classes: tuple[str, ...] = ("",)
+    if labelled:
+        label = _label_column(rows, label_column, name, image)
+        labels, classes = _labels(rows, label, name, _whole(source, split, rows, label))
+    digest = _fingerprint(rows, image, labels)
+    return Pictures(name, dataset_id, split, classes, labels, digest, rows, image, str(source))
+
+
+def refuse_overlap(one: Pictures, other: Pictures, why: str) -> None:
+    """Refuse two parts of one data set that share images.
+
+    Raises:
+        DataError: naming both.
+    """
+    if one._source == other._source and any(
+        a == b and max(begin, start) < min(end, stop)
+        for a, begin, end in _spans(one)
+        for b, start, stop in _spans(other)
+    ):
+        raise DataError(f"{one.name}: {one.split} and {other.split} share images; {why}")
+
+
+def _spans(pictures: Pictures) -> list[tuple[str, int, int]]:
+    """Which rows of which splits."""
+    import datasets
+
+    sizes = {name: info.num_examples for name, info in (pictures._rows.info.splits or {}).items()}
+    split = "+".join(sizes) if pictures.split == "all" else pictures.split
+    found = datasets.ReadInstruction.from_spec(split).to_absolute(sizes)
+    return [(part.splitname, part.from_, part.to) for part in found]
+
+
+def _whole(source: str | Path, split: str, rows: Any, label: str) -> Any:
+    """The split that a slice is of, where only all of it knows all classes."""
+    import datasets
+
+    if isinstance(rows.features[label], datasets.ClassLabel) or "[" not in split:
+        return rows
+    parts = dict.fromkeys(part.partition("[")[0] for part in split.split("+"))
+    return _load(source, "+".join(parts))[0]
 
 
 def _load(source: str | Path, split: str) -> tuple[Any, str, str | None]:
@@ -137,7 +189,8 @@ def _load(source: str | Path, split: str) -> tuple[Any, str, str | None]:
         raise DataError(f"{text}: no such data set on the Hub, or it is private ({error})") from error
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         # `datasets` says what it found: an unknown split, no data files, several configurations.
-        raise DataError(f"{text}, split {split!r}: {' '.join(str(error).split())}") from error
+        cause = f" ({' '.join(str(error.__cause__).split())[:300]})" if error.__cause__ else ""
+        raise DataError(f"{text}, split {split!r}: {' '.join(str(error).split())}{cause}") from error
 
 
 def _image_column(rows: Any, given: str | None, name: str) -> str:
@@ -174,24 +227,26 @@ def _label_column(rows: Any, given: str | None, name: str, image: str) -> str:
     )
 
 
-def _labels(rows: Any, column: str, name: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(rows: Any, column: str, name: str, whole: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Labels of `rows`, and the classes of `whole`, the split that they are of."""
     import datasets
 
     feature, values = rows.features[column], rows.with_format(None)[column][:]
+    known = [v for v in whole.with_format(None)[column][:] if v is not None]
     if isinstance(feature, datasets.ClassLabel):
         classes = tuple(feature.names)
     elif all(isinstance(v, str) for v in values):
-        classes = tuple(sorted(set(values)))
+        classes = tuple(sorted(set(known)))
         numbers = {text: i for i, text in enumerate(classes)}
         values = [numbers[v] for v in values]
     elif all(type(v) is int for v in values):
-        classes = tuple(str(i) for i in range(max(values) + 1))
+        classes = tuple(str(i) for i in range(max(known) + 1))
     else:
         raise DataError(f"{name}: the column {column!r} holds {_kind(rows, column)}, not class labels")
     labels = np.array([-1 if v is None else v for v in values], dtype=np.int64)
     if labels.min() < 0 or labels.max() >= len(classes):
         wrong = int(labels.min() if labels.min() < 0 else labels.max())
-        raise DataError(f"{name}: label {wrong} is none of the {len(classes)} classes; is this split without labels?")
+        raise DataError(f"{name}: the label {wrong} is of no class; is this split without labels?")
     return labels, classes
 
 

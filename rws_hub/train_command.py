@@ -32,7 +32,12 @@ def declare(train: argparse.ArgumentParser) -> None:
     train.add_argument("--scratch", action="store_true", help="begin with random weights of that architecture")
     train.add_argument("--epochs", type=positive, default=10, metavar="N", help="passes over the images (default 10)")
     train.add_argument(
-        "--batch-size", type=positive, default=128, metavar="N", help="images a step, all processes together (128)"
+        "--batch-size",
+        type=positive,
+        default=128,
+        metavar="N",
+        help="images a step, all processes together; the figures hang on the number of processes unless it is a "
+        "multiple of 64 for each (default 128)",
     )
     train.add_argument("--lr", type=finite, default=0.01, metavar="RATE", help="peak learning rate (default 0.01)")
     train.add_argument(
@@ -50,10 +55,13 @@ def declare(train: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train as asked; the main process tells."""
     from rws_hub import jsonio
+    from rws_hub.corruptions import require_name
     from rws_hub.pictures import open_pictures
     from rws_hub.training import train
     from rws_hub.training.settings import Recipe, TrainSettings
 
+    if arguments.corruption is not None:
+        require_name(arguments.corruption)
     recipe: Recipe = arguments.recipe or ("standard" if arguments.corruption is None else "from-clean")
     if arguments.corruption is not None and arguments.severity is None:
         raise TrainingError(f"say how strong {arguments.corruption} is to be: --severity 1 to 5")

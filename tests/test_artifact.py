@@ -1,5 +1,6 @@
 """The files of an artifact, one by one."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -168,6 +169,17 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="no space left"):
         artifact.write_files(tmp_path / "new", {"a": b"1", "b": b"2"})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["folder", "new folder"])
+def test_a_full_disk_is_named(known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rws_hub.artifact.os.fsync", fsync)
+    with pytest.raises(OSError, match="No space left") as caught:
+        artifact.write_files(tmp_path if known else tmp_path / "new", {"a": b"1"})
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
 
 
 def test_a_card_keeps_its_line_ends_and_must_be_text(folder):

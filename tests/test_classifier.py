@@ -10,7 +10,15 @@ from builders import seeded, tiny_resnet, tiny_vit
 from torch import nn
 
 from rws_hub import DataError
-from rws_hub.classifier import Preprocessing, logits, preprocessing_of, require_classes, with_head
+from rws_hub.classifier import (
+    Preprocessing,
+    logits,
+    preprocessing_of,
+    require_classes,
+    require_order,
+    stated_classes,
+    with_head,
+)
 from rws_hub.pictures import View
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -38,7 +46,8 @@ def test_timm_states_everything() -> None:
     model.pretrained_cfg = {"input_size": (3, 64, 64), "crop_pct": 0.95, "mean": (0.1, 0.2, 0.3), "std": (1, 2, 3)}
     found = preprocessing_of(model)
     assert (found.view, found.mean, found.std) == (View(64, 67), (0.1, 0.2, 0.3), (1, 2, 3))
-    assert preprocessing_of(model, size=100).view == View(100, 105)
+    assert preprocessing_of(model, size=64) == found
+    assert preprocessing_of(model, size=100) == Preprocessing(View(100, 100), found.mean, found.std)
     assert preprocessing_of(tiny_resnet()).view == View(224, 235)  # timm's ResNet-18 a1
 
 
@@ -57,6 +66,8 @@ def test_timm_states_everything() -> None:
 )
 def test_transformers_states_it_beside_the_model(processor: dict[str, Any] | None, view: View) -> None:
     assert preprocessing_of(hf_vit(), processor).view == view
+    assert preprocessing_of(hf_vit(), processor, view.size).view == view
+    assert preprocessing_of(hf_vit(), processor, 40).view == View(40, 40)  # nothing is said about another size
 
 
 def test_mean_and_deviation() -> None:
@@ -114,6 +125,30 @@ def test_classes_are_counted(model: nn.Module) -> None:
     with pytest.raises(DataError, match=r"^it tells 3 classes apart, the data set has 4 \(a, b, c, \.\.\.\)"):
         require_classes(model, View(32, 32), "abcd", "it")
     assert bits(model) == before and all(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({"label_names": ["cat", "ant"]}, ("cat", "ant")),
+        ({"num_classes": 2, "pretrained_cfg": {"label_names": ["cat", "ant"]}}, ("cat", "ant")),
+        ({"id2label": {"10": "c", "9": "b", "0": "a"}}, ("a", "b", "c")),
+        ({"id2label": {0: 7, 1: 5}}, ("7", "5")),
+        ({"label_names": "cats", "pretrained_cfg": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_classes_that_a_config_states(config: dict[str, Any] | None, names: tuple[str, ...] | None) -> None:
+    assert stated_classes(config) == names
+
+
+def test_the_order_of_classes() -> None:
+    message = r"^it has the data set's classes in another order \(number 1 is 'dog' there and 'bee' here\)"
+    with pytest.raises(DataError, match=message):
+        require_order(["ant", "dog", "bee"], ("ant", "bee", "dog"), "it")
+    for other in (None, ("ant", "bee", "dog"), ("dog", "bee"), ("dog", "bee", "cat"), ("LABEL_1", "LABEL_0", "x")):
+        require_order(other, ("ant", "bee", "dog"), "it")
 
 
 # --- heads

@@ -192,6 +192,8 @@ def test_damage_grows(name: str, side: int, count: int) -> None:
         ({"images": np.zeros((1, 7, 32, 3), np.uint8)}, "at least 8 pixels"),
         ({"images": [[1]]}, "found list"),
         ({"indices": [0]}, "2 images need as many indices, found 1"),
+        ({"indices": np.array(5)}, "2 images need as many indices, found 1"),
+        ({"indices": 5}, "indices must be whole numbers, one for each image, found 5"),
         ({"indices": [0, -1]}, "indices must be whole numbers that are not negative, found -1"),
         ({"indices": np.array([0.0, 1.0])}, "found 0.0"),
         ({"seed": -3}, "seed must be whole numbers that are not negative, found -3"),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 from builders import perturbed, tiny_resnet
-from patterns import parquet, timm_folder
+from datasets import Dataset
+from patterns import CLASSES, parquet, timm_folder
 from published import saved
 from test_cli import Run, rws
 from test_train_command import failed_quietly
@@ -32,18 +34,19 @@ def signature(corruption: str, seed: int) -> RobustWeightSignature:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tints`, `model` and its `robust` twin, a signature in `fog` and one in `snow`, and a `stranger`."""
+    """`tints`, `model` and its `robust` twin, a signature in `fog` and one in `snow`, a `stranger` and a `kin`."""
     root = tmp_path_factory.mktemp("eval-command")
     parquet(root / "tints", {"train": 60, "test": 40})
     timm_folder(root / "model")
     timm_folder(root / "stranger", tiny_resnet(9, num_classes=4))
     timm_folder(root / "robust", perturbed(tiny_resnet(num_classes=4), 0.01, 1))
+    timm_folder(root / "kin", perturbed(tiny_resnet(num_classes=4), 0.001, 7))
     saved(root / "fog", signature("fog", 1))
     saved(root / "snow", signature("snow", 2))
     return root
 
 
-def measured(rws: Run, root: Path, out: Path, *words: object, model: str = "model") -> dict[str, Any]:
+def measured(rws: Run, root: Path, out: Path, *words: object, model: str | Path = "model") -> dict[str, Any]:
     code, told, err = rws("eval", root / model, root / "tints", "--json", "-o", out, *words)
     assert code == 0, err
     found: dict[str, Any] = json.loads(told)
@@ -74,11 +77,11 @@ def test_one_corruption(rws: Run, root: Path, tmp_path: Path, monkeypatch: pytes
 def test_many_corruptions_and_models(rws: Run, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     words = ["--signature", root / "fog", "--signature", root / "snow", "--robust", root / "robust"]
-    words += ["--controls", "noise,raw", "--bn-images", 16, "--corruption", "fog,gaussian_noise", "--severity", "5,1"]
+    words += ["--controls", "noise", "--bn-images", 16, "--corruption", "fog,gaussian_noise", "--severity", "5,1"]
     code, out, _ = rws("eval", root / "model", root / "tints", "-o", tmp_path, *words)
     assert code == 0 and max(map(len, out.splitlines()[:-1])) <= 80
     found = json.loads((tmp_path / "measured.json").read_bytes())
-    assert len(found["variants"]) == 13 and "results.json" not in out and not (tmp_path / "results.json").exists()
+    assert len(found["variants"]) == 11 and "results.json" not in out and not (tmp_path / "results.json").exists()
     assert re.search(r" +model +clean +corrupted, mean", out)
     conditions = ["fog 1", "fog 5", "gaussian_noise 1", "gaussian_noise 5"]
     for place, condition in enumerate(conditions):  # in two blocks, by the numbers of the models
@@ -86,8 +89,8 @@ def test_many_corruptions_and_models(rws: Run, root: Path, tmp_path: Path, monke
         told = [f"{100 * v['corrupted'][place]['mean']:.1f}" for v in found["variants"]]
         assert len(rows) == 2 and " ".join(rows).split() == told
     assert found["command"] == (
-        "rws eval model tints --split test --corruption fog,gaussian_noise --severity 1,5 --alpha 1 "
-        "--controls noise,raw --bn-images 16 --bn-split train --robust robust --seed 0 --signature fog --signature snow"
+        "rws eval model tints --split test --corruption fog,gaussian_noise --severity 1,5 "
+        "--controls noise --bn-images 16 --bn-split train --robust robust --seed 0 --signature fog --signature snow"
     )
 
 
@@ -106,6 +109,7 @@ def test_measured(rws: Run, root: Path, tmp_path: Path) -> None:
     assert patched["gain"]["mean"] == pytest.approx(patched["mean"]["mean"] - plain["mean"]["mean"])
     assert plain["gain"] == {"mean": 0, "low": 0, "high": 0} and plain["mce"] is None
     assert str(root) not in (tmp_path / "measured.json").read_text()
+    assert found["interval"] == "95 %, percentiles of 2000 bootstrap resamples of the images"
 
 
 def test_clean_alone(rws: Run, root: Path, tmp_path: Path) -> None:
@@ -126,7 +130,9 @@ def test_relative_to_a_reference(rws: Run, root: Path, tmp_path: Path) -> None:
     words = ("--corruption", "fog,snow", "--severity", "2,3")
     reference = measured(rws, root, tmp_path / "a", *words, model="stranger")
     words = ("--signature", root / "fog", *words, "--reference", tmp_path / "a" / "measured.json")
-    for variant in measured(rws, root, tmp_path / "b", *words)["variants"]:
+    found = measured(rws, root, tmp_path / "b", *words)
+    assert found["reference"] == reference["command"] and "--reference measured.json" in found["command"]
+    for variant in found["variants"]:
         theirs = reference["variants"][0]["errors"]
         ratios = [sum(variant["errors"][c]) / sum(theirs[c]) for c in ("fog", "snow")]
         assert variant["mce"] == pytest.approx(sum(ratios) / 2)
@@ -137,9 +143,22 @@ def test_relative_to_a_reference(rws: Run, root: Path, tmp_path: Path) -> None:
         rws("eval", root / "model", root / "tints", *few)
     )
     (tmp_path / "x.json").write_text("{}")
-    for file, message in [("x.json", "x.json is no measured.json of rws eval"), ("y.json", "No such file")]:
+    (tmp_path / "null.json").write_text("null")
+    for file, message in [
+        ("x.json", "x.json is no measured.json of rws eval"),
+        ("null.json", "null.json is no measured.json of rws eval"),
+        ("y.json", "No such file"),
+    ]:
         words = ("--reference", tmp_path / file, "-o", tmp_path / "c")
         assert message in failed_quietly(rws("eval", root / "model", root / "tints", *words))
+    others = ("--corruption", "fog", "--severity", "2", "--reference", tmp_path / "a" / "measured.json")
+    for changed, told in [
+        (("--seed", 1), "seed 0, here it is 1"),
+        (("--size", 48), "preprocessing {'view': {'size': 32"),
+    ]:
+        message = failed_quietly(rws("eval", root / "model", root / "tints", *others, *changed, "-o", tmp_path / "c"))
+        assert f"measured.json was measured with {told}" in message
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_card_takes_the_results(rws: Run, root: Path, tmp_path: Path) -> None:
@@ -158,22 +177,88 @@ def test_the_card_takes_the_results(rws: Run, root: Path, tmp_path: Path) -> Non
     assert "tints" in (folder / "README.md").read_text() and (folder / "results.json").exists()
 
 
-def test_a_stranger_needs_a_name(rws: Run, root: Path, tmp_path: Path) -> None:
-    words = ("--signature", root / "fog", *ONE, "-o", tmp_path)
-    message = failed_quietly(rws("eval", root / "stranger", root / "tints", *words))
-    assert "a stranger to the signature's source" in message and "--target" in message
-    code, _, err = rws("eval", root / "stranger", root / "tints", *words, "--target", "another start")
-    assert code == 0, err
+@pytest.mark.parametrize(
+    ("model", "words", "target"),
+    [
+        ("model", (), "standard"),
+        ("model", ("--target", "standard"), "standard"),
+        ("model", ("--target", "a clean one"), "a clean one"),
+        ("stranger", (), "stranger"),
+        ("stranger", ("--target", "another start"), "another start"),
+        ("kin", (), "kin"),
+    ],
+)
+def test_whose_numbers_come_on_the_card(
+    model: str, words: tuple[str, ...], target: str, rws: Run, root: Path, tmp_path: Path
+) -> None:
+    measured(rws, root, tmp_path, "--signature", root / "fog", *ONE, *words, model=model)
     (found,) = parse_results((tmp_path / "results.json").read_bytes(), "results.json").evaluations
-    assert found.target == "another start"
+    assert found.target == target
+
+
+def test_another_model_is_not_called_standard(rws: Run, root: Path, tmp_path: Path) -> None:
+    timm_folder(tmp_path / "standard", tiny_resnet(9, num_classes=4))
+    for model, words in ((root / "kin", ("--target", "standard")), (tmp_path / "standard", ())):
+        ran = rws("eval", model, root / "tints", "--signature", root / "fog", *ONE, "-o", tmp_path / "out", *words)
+        message = f"the very model that the signature was made from, and {model.name} is not: say with --target what"
+        assert message in failed_quietly(ran) and not (tmp_path / "out").exists()
+    both = ("--signature", root / "fog", "--signature", root / "snow", "--corruption", "none", "-o", tmp_path / "out")
+    assert rws("eval", tmp_path / "standard", root / "tints", *both)[0] == 0  # these come on no card
+
+
+@pytest.mark.parametrize("robust", ["robust", "kin", None])
+def test_the_robust_model_on_the_card_is_the_very_source(
+    robust: str | None, rws: Run, root: Path, tmp_path: Path
+) -> None:
+    words = () if robust is None else ("--robust", root / robust)
+    rows = measured(rws, root, tmp_path, "--signature", root / "fog", *ONE, *words)["variants"]
+    (found,) = parse_results((tmp_path / "results.json").read_bytes(), "results.json").evaluations
+    assert (rows[-1]["name"] == "robust") == (robust is not None)
+    expected = (rows[-1]["clean"]["mean"], rows[-1]["mean"]["mean"]) if robust == "robust" else (None, None)
+    assert (found.clean.robust, found.corrupted.robust) == expected
+
+
+def test_results_of_an_earlier_run_do_not_stay(rws: Run, root: Path, tmp_path: Path) -> None:
+    measured(rws, root, tmp_path, "--signature", root / "fog", *ONE)
+    assert (tmp_path / "results.json").exists()
+    measured(rws, root, tmp_path, *ONE)
+    assert {p.name for p in tmp_path.iterdir()} == {"cells", "measured.json"}
+
+
+def test_batch_norm_on_images_without_labels(rws: Run, root: Path, tmp_path: Path) -> None:
+    table = Dataset.from_parquet(str(parquet(tmp_path / "wild", {"wild": 30}) / "data" / "wild-00000-of-00001.parquet"))
+    shutil.copytree(root / "tints", tmp_path / "tints")
+    wild = table.map(lambda row: {"label": -1})
+    wild.to_parquet(tmp_path / "tints" / "data" / "wild-00000-of-00001.parquet")
+    names = []
+    for split in ("wild", "test[:20]"):
+        words = ("--bn-images", "8", "--bn-split", split, "--split", "test[20:]", *ONE)
+        names.append(
+            [v["name"] for v in measured(rws, tmp_path, tmp_path / split, *words, model=root / "model")["variants"]]
+        )
+    assert names == [["unpatched", "batch norm of 8 images"]] * 2
+
+
+@pytest.mark.parametrize("wrong", ["model", "robust"])
+def test_classes_in_another_order(wrong: str, rws: Run, root: Path, tmp_path: Path) -> None:
+    models = {name: Path(shutil.copytree(root / name, tmp_path / name)) for name in ("model", "robust")}
+    for name, folder in models.items():
+        config = json.loads((folder / "config.json").read_bytes())
+        config["label_names"] = list(CLASSES[::-1] if name == wrong else CLASSES)
+        (folder / "config.json").write_text(json.dumps(config))
+    words = ("--robust", models["robust"], *ONE, "-o", tmp_path / "out")
+    message = failed_quietly(rws("eval", models["model"], root / "tints", *words))
+    assert f"{wrong} has the data set's classes in another order (number 0 is 'grey' there and 'red' here)" in message
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--corruption", "frog"), "no corruption is called 'frog'; did you mean 'fog'?"),
-        (("--controls", "raw"), "the plain difference needs the robust model: name it with --robust"),
+        (("--controls", "raw"), "the plain difference of fog needs the robust model that it was made from"),
         (("--bn-images", "61"), "asks for 61 unlabelled images, there are 60"),
+        (("--bn-images", "5", "--bn-split", "test[39:]"), "tints: test[39:] and test share images; batch norm must"),
         (("--bn-images", "5", "--bn-split", "spare"), "Unknown split"),
         (("--signature", "nowhere"), "nowhere"),
         (("--robust", "nowhere"), "'nowhere': no such file or folder"),
@@ -183,6 +268,13 @@ def test_what_is_refused(words: tuple[str, ...], message: str, rws: Run, root: P
     fog = () if "--signature" in words else ("--signature", root / "fog")
     ran = rws("eval", root / "model", root / "tints", "-o", tmp_path / "out", *fog, *words)
     assert message in failed_quietly(ran) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [("--alpha", "1"), ("--controls", "noise")])
+def test_words_for_signatures_that_are_not_there(words: tuple[str, ...], rws: Run, root: Path, tmp_path: Path) -> None:
+    message = failed_quietly(rws("eval", root / "model", root / "tints", "-o", tmp_path / "out", *words))
+    assert message.endswith("--alpha and --controls say how a signature is measured: name one with --signature")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

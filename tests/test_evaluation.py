@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import torch
 from bits import bits
 from builders import perturbed, tiny_resnet, tiny_signature, tiny_vit
 from patterns import SIZE, parquet
+from torch import nn
 
 from rws_hub import CorruptionError, DataError, EvaluationError, IncompatibleModelError, patch, reestimate_batchnorm
-from rws_hub.classifier import Preprocessing
+from rws_hub.classifier import Preprocessing, with_head
 from rws_hub.corruptions import corrupt
 from rws_hub.evaluation import report, runner
 from rws_hub.evaluation.cells import Cell, Condition, Store
@@ -22,6 +25,7 @@ from rws_hub.evaluation.study import Study, plan
 from rws_hub.pictures import Pictures, View, open_pictures
 
 PREPROCESSING = Preprocessing(View(SIZE, SIZE), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+OTHER = Preprocessing(View(SIZE, SIZE), (0.4, 0.5, 0.5), (0.25, 0.25, 0.25))
 CLEAN, NOISE, FOG = Condition("clean", 0), Condition("gaussian_noise", 4), Condition("fog", 2)
 
 
@@ -41,8 +45,13 @@ def spare(folder: Path) -> Pictures:
     return open_pictures(folder, "train")
 
 
+def standard() -> nn.Module:
+    """The clean model of `tiny_signature`, with a head for the four classes."""
+    return with_head(tiny_resnet(), 4, 0)
+
+
 def study(**given: Any) -> Study:
-    model = tiny_resnet(num_classes=4)
+    model = standard()
     told = {"robust": None, "signatures": (tiny_signature(),), "alphas": (1.0,), "controls": (), "norm_images": 0}
     return Study(**({"model": model} | told | given))
 
@@ -76,7 +85,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_answers_are_those_of_the_model(data: Pictures, spare: Pictures, tmp_path: Path) -> None:
-    asked = study(robust=perturbed(tiny_resnet(num_classes=4), 0.2, 1), alphas=(0.5, 1.0), norm_images=50)
+    asked = study(robust=perturbed(standard(), 0.2, 1), alphas=(0.5, 1.0), norm_images=50)
     before = bits(asked.model)
     table = measure(grid(asked, data, spare, CLEAN, NOISE, FOG, seed=3), tmp_path, progress=False)
     assert bits(asked.model) == before
@@ -93,8 +102,8 @@ def test_answers_are_those_of_the_model(data: Pictures, spare: Pictures, tmp_pat
         for alpha in (0.5, 1.0):
             with patch(asked.model, fog, alpha=alpha), torch.inference_mode():
                 expected[f"fog at {alpha:g}"] = asked.model(images)
-        with patch(asked.model, fog, alpha=0.5), reestimate_batchnorm(asked.model, unlabelled), torch.no_grad():
-            expected["fog at 0.5, batch norm of 50 images"] = asked.model(images)
+        with patch(asked.model, fog, alpha=1.0), reestimate_batchnorm(asked.model, unlabelled), torch.no_grad():
+            expected["fog at 1, batch norm of 50 images"] = asked.model(images)
         with reestimate_batchnorm(asked.model, unlabelled), torch.no_grad():
             expected["batch norm of 50 images"] = asked.model(images)
         assert {n for n, _ in table} == set(expected)
@@ -142,13 +151,12 @@ def test_whatever_decides_an_answer_is_measured_anew(
     plain = study(signatures=())
     measure(grid(plain, data), tmp_path, progress=False)
     done = count(monkeypatch)
-    other = Preprocessing(View(SIZE, SIZE), (0.4, 0.5, 0.5), (0.25, 0.25, 0.25))
     for changed in (
         grid(dataclasses.replace(plain, model=perturbed(plain.model, 0.01, 0)), data),
         grid(plain, open_pictures(folder, "test[:30]")),
         grid(plain, data, seed=1),
         grid(plain, data, precision="bf16"),
-        plan(plain, data, (CLEAN, NOISE), other, unlabelled=None, seed=0, precision="fp32").grid,
+        plan(plain, data, (CLEAN, NOISE), OTHER, unlabelled=None, seed=0, precision="fp32").grid,
     ):
         done.clear()
         measure(changed, tmp_path, progress=False)
@@ -173,12 +181,13 @@ def test_a_damaged_cell_is_measured_anew(damage: bytes, data: Pictures, tmp_path
 def test_a_cell_keeps_every_answer(images: int, tmp_path: Path) -> None:
     right = np.random.default_rng(images).random(images) < 0.5
     cell = Cell("w", "v", "i", 10, 10 + images, NOISE, 0, "p", "v")
-    store = Store(tmp_path)
+    store = Store(tmp_path / "of" / "cells")
+    assert list((tmp_path / "of").iterdir()) == [tmp_path / "of" / "cells"]  # at once, so that nobody else makes it
     assert store.get(cell) is None
     store.put(cell, right)
     found = store.get(cell)
     assert found is not None and found.dtype == np.bool_ and np.array_equal(found, right)
-    told = json.loads((tmp_path / f"{cell.key}.json").read_bytes())
+    told = json.loads((tmp_path / "of" / "cells" / f"{cell.key}.json").read_bytes())
     assert told["correct"] == right.sum() and told["cell"]["condition"] == {
         "corruption": "gaussian_noise",
         "severity": 4,
@@ -186,23 +195,50 @@ def test_a_cell_keeps_every_answer(images: int, tmp_path: Path) -> None:
     assert store.get(dataclasses.replace(cell, seed=1)) is None
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_log_gets_few_lines(
+    terminal: bool,
+    data: Pictures,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = Store.put
+
+    def slowly(self: Store, *given: Any) -> None:
+        time.sleep(0.12)
+        real(self, *given)
+
+    monkeypatch.setattr(Store, "put", slowly)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    measure(grid(study(), data), tmp_path, progress=True)
+    bars = capsys.readouterr().err.count("measuring:")
+    assert bars >= 4 if terminal else bars == 2  # the first and the last
+
+
 # --- what is compared
 
 
 def test_names_of_variants(data: Pictures, spare: Pictures) -> None:
     fog, more, snow = tiny_signature(), tiny_signature(seed=2), tiny_signature(corruption="snow", seed=3)
-    robust = perturbed(tiny_resnet(num_classes=4), 0.01, 1)
-    asked = study(signatures=(fog, snow), robust=robust, controls=("noise", "raw"), norm_images=8)
+    robust = perturbed(standard(), 0.01, 1)
+    asked = study(robust=robust, controls=("noise", "raw"))
+    assert [v.name for v in grid(asked, data).variants] == [
+        "unpatched",
+        "fog at 1",
+        "noise of the norm of fog at 1",
+        "plain difference of fog at 1",
+        "robust",
+    ]
+    asked = study(signatures=(fog, snow), robust=robust, controls=("noise",), norm_images=8)
     assert [v.name for v in grid(asked, data, spare).variants] == [
         "unpatched",
         "fog at 1",
         "fog at 1, batch norm of 8 images",
         "noise of the norm of fog at 1",
-        "plain difference of fog at 1",
         "snow at 1",
         "snow at 1, batch norm of 8 images",
         "noise of the norm of snow at 1",
-        "plain difference of snow at 1",
         "all 2 at 1 each",
         "all 2 at 0.5 each",
         "robust",
@@ -216,6 +252,18 @@ def test_names_of_variants(data: Pictures, spare: Pictures) -> None:
         "all 2 at 0.5 each",
         "all 2 at 0.25 each",
         "all 2 at 1 each",
+    ]
+
+
+@pytest.mark.parametrize(("alphas", "main"), [((0.5, 1.0, 2.0), "1"), ((0.5, 2.0), "0.5")])
+def test_controls_are_at_the_recommended_strength(
+    alphas: tuple[float, ...], main: str, data: Pictures, spare: Pictures
+) -> None:
+    names = [v.name for v in grid(study(alphas=alphas, controls=("noise",), norm_images=8), data, spare).variants]
+    assert names[-3:] == [
+        f"fog at {main}, batch norm of 8 images",
+        f"noise of the norm of fog at {main}",
+        "batch norm of 8 images",
     ]
 
 
@@ -238,8 +286,15 @@ def test_what_is_refused(data: Pictures, spare: Pictures, tmp_path: Path) -> Non
         grid(study(signatures=(tiny_signature("vit"),)), data)
     with pytest.raises(EvaluationError, match="the same signature is named twice"):
         grid(study(signatures=(tiny_signature(), tiny_signature())), data)
-    with pytest.raises(EvaluationError, match="plain difference needs the robust model: name it with --robust"):
-        grid(study(controls=("raw",)), data)
+    model, fog, snow = standard(), tiny_signature(), tiny_signature(corruption="snow", seed=3)
+    for robust, signatures, wrong in (
+        (None, (fog,), "fog"),
+        (model, (fog,), "fog"),
+        (perturbed(model, 0.01, 2), (fog,), "fog"),
+        (perturbed(model, 0.01, 1), (fog, snow), "snow"),
+    ):
+        with pytest.raises(EvaluationError, match=f"plain difference of {wrong} needs the robust model that it was"):
+            grid(study(robust=robust, signatures=signatures, controls=("raw",)), data)
     with pytest.raises(EvaluationError, match=r"VisionTransformer\) has no batch norm that could be re-estimated"):
         grid(study(model=tiny_vit(num_classes=4), signatures=(), norm_images=8), data, spare)
     with pytest.raises(EvaluationError, match="asks for 61 unlabelled images, there are 60"):
@@ -269,3 +324,41 @@ def test_rows(data: Pictures, tmp_path: Path) -> None:
         report.rows(asked, table, {"gaussian_noise": [0.5]})
     (only,) = report.rows(grid(study(signatures=()), data, None, CLEAN), table, None)
     assert only.mean is None and only.mce is None and only.corrupted == {}
+
+
+def test_a_reference_is_of_the_same_images_and_conditions(folder: Path, data: Pictures, tmp_path: Path) -> None:
+    plain, weak = study(signatures=()), Condition("fog", 5)
+    first = grid(plain, data, None, CLEAN, NOISE, FOG, weak)
+    found = report.rows(first, measure(first, tmp_path, progress=False), None)
+    told = json.loads(json.dumps(report.measured(first, found, "a command", None)))
+    assert told["reference"] is None and told["interval"].startswith("95 %")
+    wrong = {c: 1 - e.mean for c, e in found[0].corrupted.items()}
+    second = grid(study(), data, None, CLEAN, weak, NOISE)  # what is asked for here, whatever else is there
+    errors = report.reference_errors(told, second, "it")
+    assert errors == {"gaussian_noise": [wrong[NOISE]], "fog": [wrong[weak]]}
+    assert report.measured(second, (), "", told)["reference"] == "a command"
+    for other, message in [
+        (
+            grid(plain, open_pictures(folder, "test[:30]")),
+            r"it was measured with split 'test', here it is 'test\[:30\]'",
+        ),
+        (grid(plain, open_pictures(folder, "train")), "split 'test', here it is 'train'"),
+        (grid(plain, dataclasses.replace(data, labels=data.labels[:39])), "images 40, here it is 39"),
+        (grid(plain, dataclasses.replace(data, fingerprint="f")), f"fingerprint '{data.fingerprint}', here it is 'f'"),
+        (grid(plain, data, seed=3), "seed 0, here it is 3; measure it with the same images and seed"),
+        (
+            plan(plain, data, (CLEAN, NOISE), OTHER, unlabelled=None, seed=0, precision="fp32").grid,
+            r"preprocessing \{.*0.5, 0.5, 0.5.*, here it is \{.*0.4, 0.5, 0.5.*\}; measure",
+        ),
+        (grid(plain, data, None, CLEAN, Condition("fog", 3)), "0 severities of fog where 1 were measured"),
+        (grid(plain, data, None, CLEAN, FOG, Condition("fog", 3)), "1 severities of fog where 2 were measured"),
+        (grid(plain, data, None, CLEAN), "a reference is for corruptions, and none is measured"),
+    ]:
+        with pytest.raises(EvaluationError, match=message):
+            report.reference_errors(told, other, "it")
+
+
+@pytest.mark.parametrize("wrong", [{}, {"variants": 3}, {"variants": []}, {"variants": [{"name": "unpatched"}]}])
+def test_what_is_no_reference(wrong: dict[str, Any], data: Pictures) -> None:
+    with pytest.raises(EvaluationError, match=r"^it is no measured\.json of rws eval$"):
+        report.reference_errors(wrong, grid(study(), data), "it")

@@ -73,3 +73,8 @@ def test_mean_corruption_error() -> None:
 def test_a_reference_that_does_not_do(reference: dict[str, list[float]], message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         mean_corruption_error({"fog": [0.1, 0.3]}, reference)
+
+
+def test_a_reference_for_nothing() -> None:
+    with pytest.raises(EvaluationError, match="a reference is for corruptions, and none is measured: leave it out"):
+        mean_corruption_error({}, {"fog": [0.5]})

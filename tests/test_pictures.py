@@ -1,9 +1,12 @@
 """Labelled images from folders: which column is which, what a split without labels is told, and the very pixels."""
 
+import io
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hub import Hub
 from numpy.typing import NDArray
@@ -11,7 +14,7 @@ from patterns import CLASSES, SIZE, parquet, patterns
 from PIL import Image
 
 from rws_hub import DataError
-from rws_hub.pictures import View, open_pictures
+from rws_hub.pictures import View, open_pictures, refuse_overlap
 
 AS_IS = View(SIZE, SIZE)
 
@@ -95,8 +98,44 @@ def test_splits(folder: Path, tmp_path: Path) -> None:
         open_pictures(folder, "tets")
     with pytest.raises(DataError, match=r"split 'test\[:0\]': .*no data"):
         open_pictures(folder, "test[:0]")
+    with pytest.raises(DataError, match=r"stripes: the split 'test\[5:2\]' is empty"):
+        open_pictures(folder, "test[5:2]")
     with pytest.raises(DataError, match=r"void, split 'train': .*no data"):
         open_pictures(parquet(tmp_path / "void", {"train": 0, "test": 3}), "train")
+
+
+def test_the_cause_of_an_error_is_told(tmp_path: Path) -> None:
+    files = {"train": {"label": [1]}, "test": {"label": [1], "name": ["x"]}}  # their columns differ
+    for split, columns in files.items():
+        pyarrow.parquet.write_table(pa.table(columns), tmp_path / f"{split}.parquet")
+    with pytest.raises(DataError, match=r"occurred while generating the dataset \(.*column names don't match"):
+        open_pictures(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("train", "train", True),
+        ("train", "test", False),
+        ("train[:10]", "train[10:]", False),
+        ("train[:10]", "train[9:]", True),
+        ("train[:50%]", "train[50%:]", False),
+        ("train[-5:]", "train[12:16]", True),
+        ("train[:5]+test[:5]", "train[10:]+test[4:]", True),
+        ("all", "test[:1]", True),
+    ],
+)
+def test_parts_that_share_images(one: str, other: str, shared: bool, folder: Path, tmp_path: Path) -> None:
+    parts = [open_pictures(folder, split) for split in (one, other)]
+    for first, second in (parts, parts[::-1]):
+        if not shared:
+            refuse_overlap(first, second, "they must not")
+            continue
+        with pytest.raises(DataError) as caught:
+            refuse_overlap(first, second, "they must not")
+        assert str(caught.value) == f"stripes: {first.split} and {second.split} share images; they must not"
+    elsewhere = parquet(tmp_path / "stripes", {"train": 20, "test": 8})
+    refuse_overlap(parts[0], open_pictures(elsewhere, other), "they do not")
 
 
 # --- which column
@@ -120,6 +159,32 @@ def test_labels_in_words(tmp_path: Path) -> None:
     columns = {"img": pictures(), "label": (datasets.Value("string"), ["owl", "bee", "owl"])}
     found = open_pictures(table(tmp_path / "d", columns), "train")
     assert found.classes == ("bee", "owl") and found.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("feature", "train", "test", "classes"),
+    [
+        (datasets.Value("string"), ["owl", "bee", "owl"], ["cat", "owl", None], ("bee", "cat", "owl")),
+        (datasets.Value("int64"), [4, 0, 0], [2, 1, None], ("0", "1", "2", "3", "4")),
+        (datasets.ClassLabel(names=["a", "b"]), [1, 0, 1], [1, 1, 0], ("a", "b")),
+    ],
+)
+def test_a_slice_has_all_classes_of_its_split(
+    feature: object, train: list[object], test: list[object], classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    for split, labels in (("train", train), ("test", test)):
+        columns = {"img": pictures(), "label": (feature, labels)}
+        made = table(tmp_path / split, columns) / "train.parquet"
+        made.rename(tmp_path / f"{split}.parquet")
+        made.parent.rmdir()
+    for split, shown in (
+        ("train[1:]+test[:2]", [*train[1:], *test[:2]]),
+        ("train[1:2]+test[1:2]", [train[1], test[1]]),
+    ):
+        found = open_pictures(tmp_path, split)
+        known = [v if isinstance(feature, datasets.ClassLabel) else classes.index(str(v)) for v in shown]
+        assert found.classes == classes and found.labels.tolist() == known
+    assert open_pictures(tmp_path, "train[1:2]").classes == open_pictures(tmp_path, "train").classes
 
 
 def test_several_candidates(tmp_path: Path) -> None:
@@ -171,11 +236,43 @@ def test_no_candidate(tmp_path: Path) -> None:
 )
 def test_images_without_labels_are_refused(feature: object, values: list[object], tmp_path: Path) -> None:
     made = table(tmp_path / "d", {"img": pictures(), "label": (feature, values)})
-    with pytest.raises(DataError, match="label -1 is none of the 2 classes; is this split without labels"):
+    with pytest.raises(DataError, match="the label -1 is of no class; is this split without labels"):
+        open_pictures(made, "train")
+    found = open_pictures(made, "train", labelled=False)
+    assert found.labels.tolist() == [0, 0, 0] and np.array_equal(found.pixels(range(3), AS_IS), patterns(3)[0])
+
+
+def test_no_labels_are_needed_where_nobody_looks_at_them(tmp_path: Path) -> None:
+    made = table(tmp_path / "d", {"img": pictures()})
+    assert len(open_pictures(made, "train", label_column="label", labelled=False)) == 3
+    with pytest.raises(DataError, match="no column holds class labels"):
         open_pictures(made, "train")
 
 
 # --- pixels
+
+
+@pytest.mark.parametrize("damage", ["cut", "another length", "something else"])
+def test_an_image_that_cannot_be_read(damage: str, tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.fromarray(patterns(1)[0][0]).save(whole, "PNG")
+    png = whole.getvalue()
+    spoiled = {"cut": png[:500], "another length": png[:33] + bytes(3) + b"\5" + png[37:], "something else": b"BM?"}
+    images: list[object] = [{"bytes": data, "path": None} for data in (png, spoiled[damage])]
+    columns = {"img": (datasets.Image(), images), "label": (datasets.Value("int64"), [0, 1])}
+    found = open_pictures(table(tmp_path / "d", columns), "train")
+    assert np.array_equal(found.pixels([0], AS_IS), patterns(1)[0])
+    with pytest.raises(DataError, match=r"d, train: an image cannot be read \("):
+        found.pixels([0, 1], AS_IS)
+
+
+def test_rows_without_an_image(tmp_path: Path) -> None:
+    feature, images = pictures(3)
+    columns = {"img": (feature, [*images[:2], None]), "label": (datasets.Value("int64"), [0, 1, 2])}
+    made = table(tmp_path / "d", columns)
+    assert len(open_pictures(made, "train[:2]")) == 2
+    with pytest.raises(DataError, match="d: 1 of 3 rows of the split 'train' hold no image"):
+        open_pictures(made, "train")
 
 
 def test_fingerprints(folder: Path, tmp_path: Path) -> None:

@@ -81,11 +81,14 @@ def test_the_defaults_are_those_of_the_library(rws: Run, root: Path, tmp_path: P
     ("words", "message"),
     [
         (("--corruption", "fog"), "say how strong fog is to be: --severity 1 to 5"),
+        (("--corruption", "frog"), "no corruption is called 'frog'; did you mean 'fog'?"),
         (("--corruption", "frog", "--severity", 3), "no corruption is called 'frog'; did you mean 'fog'?"),
         (("--severity", 3), "recipe 'standard' with corruption None at severity 3"),
         (("--recipe", "two-branch"), "the others have one and its severity"),
         (("--label-column", "lable"), "--label-column 'lable' is no column of it"),
         (("--split", "tests"), "Unknown split"),
+        (("--val-split", "train[150:]"), "tints: train and train[150:] share images; the epoch has to be chosen by"),
+        (("--corruption", "fog", "--severity", 3), "start has no head for the 4 classes of tints, and from-clean goes"),
         (("--batch-size", 100), "batch_size cannot be 100 on 1 process: take at most 64, or a multiple of 64"),
         (("--lr", -1), "lr cannot be -1"),
     ],
@@ -106,6 +109,8 @@ def test_nothing_to_start_from_or_to_train_on(rws: Run, root: Path, tmp_path: Pa
     assert "nowhere: no such folder" in failed_quietly(rws("train", root / "start", "nowhere", *out))
     assert "'nothing': no such file or folder" in failed_quietly(rws("train", "nothing", root / "tints", *out))
     assert "holds something else" in failed_quietly(rws("train", root / "start", root / "tints", "-o", root))
+    file = root / "start" / "config.json"
+    assert "is a file, or lies in one" in failed_quietly(rws("train", root / "start", root / "tints", "-o", file / "x"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def test_the_folder_and_the_record(root: Path, data: Pictures, standard: TrainRe
     assert standard.start == digest(open_with_head(root / "start"))
     assert standard.start_label == "start"
     assert (standard.data.images, standard.validation.images) == (288, 32)
+    assert standard.data.split == "train, 288 of 320 images" and standard.validation.split == "train, 32 of 320 images"
     assert standard.data.fingerprint == standard.validation.fingerprint == data.fingerprint
     assert (standard.classes, standard.size, standard.mean, standard.std) == (
         CLASSES,
@@ -150,11 +152,37 @@ def test_validation_images_of_their_own(root: Path, data: Pictures, tmp_path: Pa
     held_out = open_pictures(root / "data", "test")
     settings = dataclasses.replace(STANDARD, epochs=1)
     record = train(tiny_resnet(num_classes=4), data, settings, tmp_path / "out", validation=held_out, size=SIZE)
-    assert (record.data.images, record.validation.images, record.validation.split) == (320, 60, "test")
+    assert (record.data.images, record.validation.images) == (320, 60)
+    assert (record.data.split, record.validation.split) == ("train", "test")
     assert record.start_label == "a live ResNet" and record.validation.fingerprint == held_out.fingerprint
     other = parquet(tmp_path / "other", {"train": 30}, labels=datasets.ClassLabel(num_classes=4))
     with pytest.raises(DataError, match="4 classes that are not the 4 of data"):
         train(tiny_resnet(), data, settings, tmp_path / "x", validation=open_pictures(other, "train"))
+    with pytest.raises(DataError, match=r"data: train and train\[300:\] share images; the epoch has to be chosen by"):
+        shared = open_pictures(root / "data", "train[300:]")
+        train(tiny_resnet(num_classes=4), data, settings, tmp_path / "x", validation=shared, size=SIZE)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_log_gets_few_lines(
+    terminal: bool,
+    data: Pictures,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Slowly(loop.Epoch):
+        def __getitems__(self, positions: list[int]) -> Any:
+            time.sleep(0.12)
+            return super().__getitems__(positions)
+
+    monkeypatch.setattr(loop, "Epoch", Slowly)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    settings = dataclasses.replace(STANDARD, epochs=1, batch_size=32)
+    train(tiny_resnet(num_classes=4), data, settings, tmp_path / "out", size=SIZE, progress=True)
+    bars = capsys.readouterr().err.count("training:")
+    assert bars >= 9 if terminal else bars == 3  # the first, the end of the epoch, the last
 
 
 def test_bf16_and_adamw_and_two_branches(root: Path, data: Pictures, tmp_path: Path) -> None:
@@ -184,7 +212,7 @@ def test_a_finished_folder_is_left_as_it_is(
     [
         ({"epochs": 4}, "finished training with epochs '3', not '4'; choose another folder"),
         ({"lr": 0.2}, "finished training with lr '0.1', not '0.2'"),
-        ({"recipe": "from-clean", "corruption": "fog", "severity": 2}, "with recipe 'standard', not 'from-clean'"),
+        ({"recipe": "two-branch", "corruption": "fog", "severity": 2}, "with recipe 'standard', not 'two-branch'"),
     ],
 )
 def test_a_finished_folder_of_another_training(
@@ -318,6 +346,33 @@ def test_a_folder_with_something_else(root: Path, data: Pictures, tmp_path: Path
     with pytest.raises(TrainingError, match="exists and holds something else; choose another folder"):
         train(root / "start", data, STANDARD, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/out", "file/a/b"])
+def test_a_folder_that_cannot_be(place: str, root: Path, data: Pictures, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TrainingError, match=f"{place} is a file, or lies in one; choose another folder"):
+        train("no model is looked for yet", data, STANDARD, tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_twin_needs_a_model_that_answers(root: Path, data: Pictures, tmp_path: Path) -> None:
+    message = "start has no head for the 4 classes of data, .* train the standard model first"
+    with pytest.raises(TrainingError, match=message):
+        train(root / "start", data, ROBUST, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_in_another_order(data: Pictures, tmp_path: Path) -> None:
+    settings = dataclasses.replace(STANDARD, epochs=1)
+    config = timm_folder(tmp_path / "start") / "config.json"
+    told = json.loads(config.read_bytes())
+    config.write_text(json.dumps(told | {"label_names": [CLASSES[0], *CLASSES[:0:-1]]}))
+    with pytest.raises(DataError, match=r"start has .* in another order \(number 1 is 'grey' there and 'green' here\)"):
+        train(tmp_path / "start", data, settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    record = train(tmp_path / "start", data, settings, tmp_path / "out", scratch=True)  # nothing is kept of its answers
+    assert record.classes == CLASSES
 
 
 def test_a_state_that_is_no_state(root: Path, data: Pictures, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from patterns import SIZE, parquet, patterns
+from PIL import Image
 
+from rws_hub import DataError
 from rws_hub.corruptions import corrupt
 from rws_hub.pictures import Pictures, View, open_pictures
 from rws_hub.training.settings import TrainSettings
@@ -113,6 +116,18 @@ def test_workers_change_nothing(workers: int, data: Pictures) -> None:
     shown = list(batches(found, parts, workers))
     assert torch.equal(torch.cat([i for i, _ in shown]), images[10:])
     assert torch.equal(torch.cat([n for _, n in shown]), labels[10:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_told_without_a_traceback(workers: int, tmp_path: Path) -> None:
+    images = [Image.fromarray(patterns(1)[0][0]), {"bytes": b"PNG?", "path": None}]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features).to_parquet(tmp_path / "t.parquet")
+    found = epoch(open_pictures(tmp_path, "train"))
+    with pytest.raises(DataError) as caught:
+        list(batches(found, [[0, 1]], workers))
+    told = str(caught.value)
+    assert told.startswith(f"{tmp_path.name}, train: an image cannot be read (") and "\n" not in told
 
 
 def test_the_folder_itself_is_not_changed(data: Pictures, tmp_path: Path) -> None:

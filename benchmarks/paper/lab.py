@@ -16,7 +16,7 @@ from rws_hub import RobustWeightSignature
 from rws_hub.classifier import preprocessing_of
 from rws_hub.evaluation.cells import CLEAN, Condition
 from rws_hub.evaluation.runner import Grid, Table, measure
-from rws_hub.evaluation.statistics import Right, top1
+from rws_hub.evaluation.statistics import Right, gain, top1
 from rws_hub.evaluation.variants import Variant
 from rws_hub.training.state import digest
 
@@ -31,14 +31,24 @@ class Rows:
     clean: dict[tuple[str, int], Right]
     corrupted: dict[tuple[str, int], Right]
 
-    def summary(self) -> dict[str, Any]:
-        """Means over corruptions and seeds, with the 95 % interval over images and the spread over seeds."""
+    def summary(self, base: Rows) -> dict[str, Any]:
+        """Means over corruptions and seeds, with the 95 % interval over images and the spread over seeds.
+
+        "gain" is over `base`, whose images are the same.
+        """
         seeds = sorted({seed for _, seed in self.corrupted})
         each = {c: fmean(float(r.mean()) for (k, _), r in self.corrupted.items() if k == c) for c, _ in self.corrupted}
         return {
             "clean": _estimate(self.clean, seeds),
             "corrupted": _estimate(self.corrupted, seeds),
             "each": each,
+            "gain": {
+                kind: asdict(gain(list(before.values()), list(after.values())))
+                for kind, before, after in (
+                    ("clean", base.clean, self.clean),
+                    ("corrupted", base.corrupted, self.corrupted),
+                )
+            },
             "seeds": len(seeds),
         }
 

@@ -46,7 +46,7 @@ def _headline(lab: Lab, dataset: str) -> Answer:
         makers["patched, and batch norm re-estimated"] = lambda c, s: _norms(
             _patched(lab, dataset, c, s, "all"), _NORM_IMAGES
         )
-    return _summaries(lab.rows(dataset, makers))
+    return _summaries(lab.rows(dataset, makers, seeds=_seeds(lab, dataset)))
 
 
 def damage(lab: Lab) -> Answer:
@@ -67,7 +67,7 @@ def depth(lab: Lab) -> Answer:
     makers: dict[str, Maker] = {"unpatched": lambda c, s: _standard(lab, MAIN, s)}
     for k in range(1, units + 1):
         makers[str(k)] = lambda c, s, k=k: _patched(lab, MAIN, c, s, k)  # type: ignore[misc]
-    found = _summaries(lab.rows(MAIN, makers, seeds=(0,)))
+    found = _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds[:1]))
     for k in range(1, units + 1):
         made = [lab.signature(MAIN, c, 0, layers=k) for c in lab.setting.corruptions]
         found[str(k)]["bytes"] = fmean(whole_bytes(s) for s in made)
@@ -80,7 +80,7 @@ def profile(lab: Lab) -> Answer:
     zoo, seeds = lab.zoo, lab.setting.seeds
     sketch: dict[str, list[SignatureConfig]] = {
         "from-clean": [lab.signature(MAIN, c, s).config for c in lab.setting.corruptions for s in seeds],
-        "two-branch": [lab.signature(MAIN, c, 0, twin="two-branch").config for c in lab.setting.one_of_a_kind],
+        "two-branch": [lab.signature(MAIN, c, 0, twin="two-branch").config for c in lab.setting.compared],
         "another seed": [
             lab.difference(zoo.standard(MAIN, a), zoo.standard(MAIN, b), MAIN).config for a, b in pairwise(seeds)
         ],
@@ -92,13 +92,14 @@ def profile(lab: Lab) -> Answer:
         "relative": {
             label: [fmean(c.extraction.profile[i].relative_difference for c in configs) for i in range(len(layers))]
             for label, configs in sketch.items()
+            if configs
         },
     }
 
 
 def similarity(lab: Lab) -> Answer:
     """Does a signature tell its corruption: cosines between seeds and data sets, and the nearest of each."""
-    keys = [(d, c, s) for d in (MAIN, OTHER) for c in lab.setting.corruptions for s in lab.setting.seeds]
+    keys = [(d, c, s) for d in (MAIN, OTHER) for c in lab.setting.corruptions for s in _seeds(lab, d)]
     seeds_only = [
         lab.difference(lab.zoo.standard(MAIN, a), lab.zoo.standard(MAIN, b), MAIN)
         for a, b in pairwise(lab.setting.seeds)
@@ -133,8 +134,9 @@ def transfer(lab: Lab) -> Answer:
         "another seed": (MAIN, lambda s: zoo.standard(MAIN, (s + 1) % len(lab.setting.seeds))),
         "trained further": (MAIN, lambda s: zoo.further(MAIN, s)),
         "another data set": (OTHER, lambda s: zoo.standard(OTHER, s)),
-        "another initialisation": (MAIN, lambda s: zoo.standard(MAIN, 0, 1)),
     }
+    for init in lab.setting.inits:
+        targets["another initialisation"] = (MAIN, lambda s, i=init: zoo.standard(MAIN, 0, i))  # type: ignore[misc]
     answer: Answer = {}
     for label, (dataset, folder) in targets.items():
 
@@ -153,7 +155,7 @@ def transfer(lab: Lab) -> Answer:
         makers: dict[str, Maker] = {k: (lambda c, s, k=k, on=on: on(c, s, k)) for k in kinds}  # type: ignore[misc]
         if dataset == OTHER:
             makers["its own data set's signature"] = lambda c, s: _patched(lab, OTHER, c, s, "all")
-        answer[label] = _summaries(lab.rows(dataset, makers))
+        answer[label] = _summaries(lab.rows(dataset, makers, seeds=lab.setting.few_seeds))
     return answer
 
 
@@ -165,12 +167,12 @@ def bits(lab: Lab) -> Answer:
             str(b): (lambda c, s, b=b, layers=layers: _patched(lab, MAIN, c, s, layers, bits=b))  # type: ignore[misc]
             for b in BITS
         }
-        found = _summaries(lab.rows(MAIN, makers))
+        found = _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds))
         for b in BITS:
             made = [
                 lab.signature(MAIN, c, s, layers=layers, bits=b)
                 for c in lab.setting.corruptions
-                for s in lab.setting.seeds
+                for s in lab.setting.few_seeds
             ]
             found[str(b)]["bytes"] = fmean(whole_bytes(s) for s in made)
             found[str(b)]["touched"] = fmean(s.config.touched_parameters for s in made)
@@ -184,7 +186,7 @@ def strength(lab: Lab) -> Answer:
     makers: dict[str, Maker] = {"0": lambda c, s: _standard(lab, MAIN, s)}
     for alpha in ALPHAS:
         makers[f"{alpha:g}"] = lambda c, s, a=alpha: _patched(lab, MAIN, c, s, "all", alpha=a)  # type: ignore[misc]
-    return {"rows": _summaries(lab.rows(MAIN, makers)), **_linearity(lab)}
+    return {"rows": _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds)), **_linearity(lab)}
 
 
 def composition(lab: Lab) -> Answer:
@@ -195,7 +197,7 @@ def composition(lab: Lab) -> Answer:
     answer: Answer = {"sets": []}
     for members in sets:
         found: dict[str, list[Any]] = {}
-        for seed in lab.setting.seeds:
+        for seed in lab.setting.few_seeds:
             variants = {"unpatched": _standard(lab, MAIN, seed)}
             variants |= {f"own {c}": _patched(lab, MAIN, c, seed, "all") for c in members}
             for label, each in (("1 each", 1.0), ("1/n each", 1 / len(members))):
@@ -226,7 +228,9 @@ def recipes(lab: Lab) -> Answer:
             makers[f"{label}, {layers}"] = lambda c, s, t=twin, p=projected, k=layers: _with(  # type: ignore[misc]
                 _standard(lab, MAIN, s), lab.signature(MAIN, c, s, twin=t, layers=k, bits=32, projected=p)
             )
-    return _summaries(lab.rows(MAIN, makers, corruptions=lab.setting.one_of_a_kind, seeds=(0,)))
+    if not lab.setting.compared:
+        return {}
+    return _summaries(lab.rows(MAIN, makers, corruptions=lab.setting.compared, seeds=lab.setting.few_seeds[:1]))
 
 
 def batchnorm(lab: Lab) -> Answer:
@@ -244,7 +248,7 @@ def batchnorm(lab: Lab) -> Answer:
     makers["none, then re-estimated, 1000"] = lambda c, s: _norms(
         _with(_standard(lab, MAIN, s), lab.signature(MAIN, c, s, batchnorm=False)), 1000
     )
-    return _summaries(lab.rows(MAIN, makers))
+    return _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds))
 
 
 QUESTIONS: dict[str, Callable[[Lab], Answer]] = {
@@ -262,6 +266,10 @@ QUESTIONS: dict[str, Callable[[Lab], Answer]] = {
     "similarity": similarity,
     "profile": profile,
 }
+
+
+def _seeds(lab: Lab, dataset: str) -> tuple[int, ...]:
+    return lab.setting.seeds if dataset == MAIN else lab.setting.few_seeds
 
 
 def _standard(lab: Lab, dataset: str, seed: int) -> Variant:
@@ -293,7 +301,9 @@ def _norms(variant: Variant, images: int) -> Variant:
 
 
 def _summaries(found: dict[str, Rows]) -> Answer:
-    return {label: rows.summary() for label, rows in found.items()}
+    """What was found, beside the first of it."""
+    base = next(iter(found.values()))
+    return {label: rows.summary(base) for label, rows in found.items()}
 
 
 def _finetuning(lab: Lab) -> Any:
@@ -322,11 +332,13 @@ def _identification(keys: list[tuple[str, str, int]], cosines: Any, seeds_only: 
         return fmean(cosines[i][j] for i in range(n) for j in range(n) if i != j and chosen(i, j))
 
     def identified(allowed: Callable[[int, int], bool]) -> list[int]:
-        right = 0
+        right = asked = 0
         for i in range(n):
-            best = max((j for j in range(n) if j != i and allowed(i, j)), key=lambda j: cosines[i][j])
-            right += keys[best][1] == keys[i][1]
-        return [right, n]
+            others = [j for j in range(n) if j != i and allowed(i, j)]
+            if others:
+                asked += 1
+                right += keys[max(others, key=lambda j: cosines[i][j])][1] == keys[i][1]
+        return [right, asked]
 
     def other_seed(i: int, j: int) -> bool:
         return keys[i][0] == keys[j][0] and keys[i][2] != keys[j][2]

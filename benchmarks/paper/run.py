@@ -41,7 +41,7 @@ def main() -> None:
         torch.set_num_threads(1)  # such small models gain nothing from more, and the numbers hang on it
     for question in arguments.questions or QUESTIONS:
         for backbone in arguments.backbone or BACKBONES:
-            lab = Lab(Zoo(SETTINGS[arguments.setting], backbone, arguments.data, arguments.work))
+            lab = Lab(Zoo(SETTINGS[arguments.setting][backbone], backbone, arguments.data, arguments.work))
             started = time.monotonic()
             answer = QUESTIONS[question](lab)
             if not answer:

@@ -15,9 +15,11 @@ class Setting:
         name: of the results file.
         width: of the backbones, as a share of the original channel counts.
         corruptions: which.
-        one_of_a_kind: those on which recipes are compared, one of each kind.
+        compared: those on which recipes are compared; none leaves that out.
         severity: of training and measuring.
-        seeds: of everything that follows the pretrained weights.
+        seeds: of the main models, for what is claimed: the headline, specificity, similarity.
+        few_seeds: for what is a trend (bits, depth, strength, ...), and for the second data set.
+        inits: other initialisations of the pretrained weights that signatures are moved to.
         pretrain, standard, robust, further: epochs.
         lr: peak learning rate of pretraining, then of fine-tuning, by backbone.
         train_images, test_images: how many of them; None is all.
@@ -27,9 +29,11 @@ class Setting:
     name: str
     width: float
     corruptions: tuple[str, ...]
-    one_of_a_kind: tuple[str, ...]
+    compared: tuple[str, ...]
     severity: int
     seeds: tuple[int, ...]
+    few_seeds: tuple[int, ...]
+    inits: tuple[int, ...]
     pretrain: int
     standard: int
     robust: int
@@ -57,9 +61,11 @@ SMALL = Setting(
         "contrast",
         "jpeg_compression",
     ),
-    one_of_a_kind=("gaussian_noise", "defocus_blur", "fog", "jpeg_compression"),
+    compared=("gaussian_noise", "fog"),
     severity=5,
     seeds=(0, 1, 2),
+    few_seeds=(0,),
+    inits=(1,),
     pretrain=12,
     standard=6,
     robust=2,
@@ -75,6 +81,8 @@ FULL = replace(
     name="full",
     width=1.0,
     corruptions=CORRUPTIONS,
+    compared=("gaussian_noise", "defocus_blur", "fog", "jpeg_compression"),
+    few_seeds=(0, 1, 2),
     pretrain=90,
     standard=50,
     robust=10,
@@ -88,8 +96,9 @@ SMOKE = replace(
     name="smoke",
     width=0.125,
     corruptions=("gaussian_noise", "defocus_blur", "fog", "contrast"),
-    one_of_a_kind=("fog",),
+    compared=("fog",),
     seeds=(0, 1),
+    few_seeds=(0, 1),
     pretrain=1,
     standard=1,
     robust=1,
@@ -98,8 +107,17 @@ SMOKE = replace(
     test_images=200,
 )
 
-SETTINGS = {s.name: s for s in (SMALL, FULL, SMOKE)}
 BACKBONES = ("resnet", "vgg")
+SETTINGS = {s.name: dict.fromkeys(BACKBONES, s) for s in (SMALL, FULL, SMOKE)}
+# A VGG-16 costs seven times what a ResNet-18 of the same width does.
+SETTINGS["small"]["vgg"] = replace(
+    SMALL,
+    width=0.25,
+    corruptions=("gaussian_noise", "impulse_noise", "defocus_blur", "motion_blur", "fog", "jpeg_compression"),
+    compared=(),
+    inits=(),
+    test_images=2000,
+)
 # VGG without batch norm does not bear the rates that ResNet does.
 PRETRAIN_LR = {"resnet": 0.1, "vgg": 0.02}
 FINETUNE_LR = {"resnet": 0.02, "vgg": 0.01}

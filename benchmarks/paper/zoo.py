@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,11 @@ _VGG16: list[int | str] = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 
 _CLASSES = {"cifar10": 10, "cifar100": 100, PRETRAIN_DATA: 100}
 
 
+@cache
+def _pictures(folder: Path, split: str) -> Pictures:
+    return open_pictures(folder, split)
+
+
 @dataclass(frozen=True, slots=True)
 class Zoo:
     """One backbone's models.
@@ -47,8 +53,8 @@ class Zoo:
     work: Path
 
     def pictures(self, dataset: str, split: str) -> Pictures:
-        """Labelled images."""
-        return open_pictures(self.data / dataset, split)
+        """Labelled images; they are decoded once."""
+        return _pictures(self.data / dataset, split)
 
     def pretrained(self, init: int = 0) -> Path:
         """theta_0, by the seed of its initialisation."""

@@ -13,7 +13,7 @@ import difflib
 import functools
 import importlib
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -91,7 +91,7 @@ def corrupt(
         >>> corrupt(np.zeros((2, 32, 32, 3), np.uint8), "brightness", 5, seed=0).max()
         np.uint8(76)
     """
-    _require_name(name)
+    require_name(name)
     if isinstance(severity, bool) or not isinstance(severity, numbers.Integral) or not 1 <= severity <= 5:
         raise CorruptionError(f"severity must be a whole number from 1 to 5, found {severity!r}")
     _require_images(images)
@@ -127,7 +127,12 @@ def _function(name: str) -> _Function:
     return function
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Refuse what is no corruption, naming the nearest.
+
+    Raises:
+        CorruptionError: it is none.
+    """
     if name in CORRUPTIONS:
         return
     near = difflib.get_close_matches(str(name).lower().replace(" ", "_"), CORRUPTIONS, n=1)
@@ -147,7 +152,9 @@ def _require_images(images: NDArray[np.uint8]) -> None:
 
 def _whole(what: str, values: Sequence[int] | NDArray[Any]) -> tuple[int, ...]:
     """Whole numbers that are not negative."""
-    found: list[Any] = np.asarray(values).tolist() if isinstance(values, np.ndarray) else list(values)
+    if not isinstance(values, Iterable):
+        raise CorruptionError(f"{what} must be whole numbers, one for each image, found {values!r}")
+    found: list[Any] = np.atleast_1d(values).tolist() if isinstance(values, np.ndarray) else list(values)
     wrong = [v for v in found if isinstance(v, bool) or not isinstance(v, numbers.Integral) or v < 0]
     if wrong:
         raise CorruptionError(f"{what} must be whole numbers that are not negative, found {wrong[0]!r}")

@@ -68,6 +68,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)  # so that two processes do not both make it, whole
 
     def get(self, cell: Cell) -> Right | None:
         """Which answers were right, or None if that was not measured yet, or its file is damaged."""

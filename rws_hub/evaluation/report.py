@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,10 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 from rws_hub._version import __version__
+from rws_hub.errors import EvaluationError
 from rws_hub.evaluation.cells import CLEAN, Condition
 from rws_hub.evaluation.runner import Grid, Table
-from rws_hub.evaluation.statistics import Estimate, gain, mean_corruption_error, top1
-from rws_hub.results import OWN_CLEAN_MODEL, RESULTS_FORMAT, RESULTS_FORMAT_VERSION, Accuracy, Evaluation, Results
+from rws_hub.evaluation.statistics import INTERVAL, Estimate, gain, mean_corruption_error, top1
+from rws_hub.results import RESULTS_FORMAT, RESULTS_FORMAT_VERSION, Accuracy, Evaluation, Results
 from rws_hub.signature import RobustWeightSignature
 
 
@@ -75,17 +77,57 @@ def errors(corrupted: Mapping[Condition, Estimate]) -> dict[str, list[float]]:
     return found
 
 
-def measured(grid: Grid, found: Sequence[Row], command: str) -> dict[str, Any]:
-    """`measured.json`, whole: every number with its 95 % interval, and what it was measured on."""
+def reference_errors(reference: Mapping[str, Any], grid: Grid, label: str) -> dict[str, list[float]]:
+    """The errors of the unpatched model in another `measured.json`, under the conditions of the grid.
+
+    Args:
+        reference: its contents.
+        grid: what is to be measured.
+        label: what to call it.
+
+    Raises:
+        EvaluationError: it is none, of other images, or does not cover the corruptions of the grid.
+    """
+    try:
+        (plain,) = [v for v in reference["variants"] if v["name"] == "unpatched"]
+        means = {Condition(c["corruption"], c["severity"]): float(c["mean"]) for c in plain["corrupted"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvaluationError(f"{label} is no measured.json of rws eval") from error
+    for key, value in _measured_on(grid).items():
+        if reference.get(key) != value:
+            raise EvaluationError(
+                f"{label} was measured with {key} {reference.get(key)!r}, here it is {value!r}; measure it with the "
+                "same images and seed"
+            )
+    asked: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
+    for condition in sorted(c for c in grid.conditions if c.corruption != CLEAN):
+        asked.setdefault(condition.corruption, []).append(0.0)
+        if condition in means:
+            found.setdefault(condition.corruption, []).append(1 - means[condition])
+    mean_corruption_error(asked, found)  # refuses what does not fit, before anything is measured
+    return found
+
+
+def _measured_on(grid: Grid) -> dict[str, Any]:
     return {
-        "command": command,
-        "dataset": grid.data.name,
         "split": grid.data.split,
         "images": len(grid.data),
         "fingerprint": grid.data.fingerprint,
         "seed": grid.seed,
+        "preprocessing": json.loads(json.dumps(asdict(grid.preprocessing))),
+    }
+
+
+def measured(grid: Grid, found: Sequence[Row], command: str, reference: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`measured.json`, whole: every number with its 95 % interval, and what it was measured on."""
+    return {
+        "command": command,
+        "dataset": grid.data.name,
+        **_measured_on(grid),
         "precision": grid.precision,
-        "preprocessing": asdict(grid.preprocessing),
+        "interval": INTERVAL,
+        "reference": None if reference is None else reference.get("command"),
         "versions": versions(),
         "variants": [
             {
@@ -108,7 +150,8 @@ def results(
     signature: RobustWeightSignature,
     strengths: Mapping[str, float],
     *,
-    target: str | None,
+    target: str,
+    robust_is_source: bool,
     command: str,
 ) -> Results:
     """The `results.json` of one signature.
@@ -118,11 +161,13 @@ def results(
         found: its rows; one is called "unpatched", one may be called "robust".
         signature: whose payload the numbers belong to.
         strengths: row name -> alpha, of the rows that are the target with this signature alone.
-        target: which model was patched; None is the signature's own clean model.
+        target: which model was patched; `results.OWN_CLEAN_MODEL` is the signature's own.
+        robust_is_source: whether the row "robust" is of the model that the signature was computed from; another
+            one is no part of the card.
         command: what was run.
     """
     by_name = {row.name: row for row in found}
-    plain, robust = by_name["unpatched"], by_name.get("robust")
+    plain, robust = by_name["unpatched"], by_name.get("robust") if robust_is_source else None
 
     def accuracy(name: str, condition: Condition | None) -> Accuracy:
         def of(row: Row) -> float:
@@ -144,7 +189,7 @@ def results(
                 metric="accuracy",
                 corruption=condition.corruption,
                 severity=condition.severity,
-                target=target or OWN_CLEAN_MODEL,
+                target=target,
                 alpha=alpha,
                 images=len(grid.data),
                 seed=grid.seed,

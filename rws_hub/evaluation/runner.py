@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -90,14 +91,19 @@ class _Runner:
         found: dict[tuple[str, Condition], list[Right]] = {}
         total = len(spans) * len(grid.conditions) * len(grid.variants)
         bar: tqdm[NoReturn] = tqdm(
-            total=total, desc="measuring", unit="cell", disable=not (progress and main), dynamic_ncols=True
+            total=total,
+            desc="measuring",
+            unit="cell",
+            disable=not (progress and main),
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 30.0,  # a log is read line by line
         )
         with bar:
             for condition in grid.conditions:
                 for span in spans:
                     pixels: Pixels | None = None
                     for variant in grid.variants:
-                        bar.set_postfix_str(f"{variant.name}, {condition}")
+                        bar.set_postfix_str(f"{variant.name}, {condition}", refresh=False)
                         cell = self._cell(variant, condition, span)
                         right = self._known(cell)
                         if right is None:

@@ -13,6 +13,7 @@ from rws_hub.errors import EvaluationError
 Right = NDArray[np.bool_]  # [images]
 
 _RESAMPLES = 2000
+INTERVAL = f"95 %, percentiles of {_RESAMPLES} bootstrap resamples of the images"
 # Of a resampling table, so that memory stays small whatever the number of images.
 _BLOCK = 200
 
@@ -66,8 +67,10 @@ def mean_corruption_error(errors: Mapping[str, Sequence[float]], reference: Mapp
         reference: likewise, of the reference.
 
     Raises:
-        EvaluationError: the reference lacks a corruption or a severity, or makes no error there.
+        EvaluationError: there is no corruption, or the reference lacks one or a severity, or makes no error there.
     """
+    if not errors:
+        raise EvaluationError("a reference is for corruptions, and none is measured: leave it out")
     ratios = []
     for corruption, found in errors.items():
         theirs = reference.get(corruption, ())

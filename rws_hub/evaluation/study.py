@@ -12,6 +12,7 @@ from rws_hub.batchnorm import has_batchnorm
 from rws_hub.classifier import Preprocessing, require_classes
 from rws_hub.errors import EvaluationError
 from rws_hub.evaluation.cells import Condition
+from rws_hub.evaluation.origin import is_source
 from rws_hub.evaluation.runner import Grid
 from rws_hub.evaluation.variants import Variant, noise_of_same_norm, raw_difference
 from rws_hub.pictures import Pictures
@@ -95,8 +96,9 @@ def plan(
         variants += [replace(own, name=n, signatures=((signature, alpha),)) for n, alpha in by_name.items()]
         alone.append(by_name)
         if study.norm_images:
-            rival = ((signature, study.alphas[0]),)
-            name = f"{label} at {study.alphas[0]:g}, batch norm of {study.norm_images} images"
+            alpha = main_alpha(study, signature)
+            rival = ((signature, alpha),)
+            name = f"{label} at {alpha:g}, batch norm of {study.norm_images} images"
             variants.append(replace(own, name=name, signatures=rival, norm_images=study.norm_images))
         variants += _controls(study, own, label, signature, seed)
     if len(study.signatures) > 1:
@@ -112,15 +114,24 @@ def plan(
     return Planned(grid, tuple(alone))
 
 
+def main_alpha(study: Study, signature: RobustWeightSignature) -> float:
+    """The strength that controls are measured at: the recommended one, if it is among those asked for."""
+    recommended = signature.config.recommended_alpha
+    return recommended if recommended in study.alphas else study.alphas[0]
+
+
 def _controls(study: Study, own: Variant, label: str, signature: RobustWeightSignature, seed: int) -> list[Variant]:
     found = []
-    alpha = study.alphas[0]
+    alpha = main_alpha(study, signature)
     if "noise" in study.controls:
         noise = noise_of_same_norm(study.model, signature, seed)
         found.append(replace(own, name=f"noise of the norm of {label} at {alpha:g}", signatures=((noise, alpha),)))
     if "raw" in study.controls:
-        if study.robust is None:
-            raise EvaluationError("the plain difference needs the robust model: name it with --robust")
+        if study.robust is None or not is_source(study.robust, signature, "robust"):
+            raise EvaluationError(
+                f"the plain difference of {label} needs the robust model that it was made from: name it with --robust, "
+                "and measure one signature at a time"
+            )
         raw = raw_difference(study.model, study.robust, signature)
         found.append(replace(own, name=f"plain difference of {label} at {alpha:g}", signatures=((raw, alpha),)))
     return found

@@ -39,7 +39,8 @@ def train(
 
     Args:
         start: a model reference (`backbones.checkpoint`), or a live module, which is left as it is. A head for
-            another number of classes is replaced by a fresh one.
+            another number of classes is replaced by a fresh one; "from-clean" goes on from a finished classifier and
+            refuses such a head.
         data: the training images.
         settings: see there.
         out: folder to write; one that holds an unfinished training of the same kind is gone on with, a finished
@@ -55,13 +56,16 @@ def train(
 
     Raises:
         TrainingError: settings that cannot be, too few images, or `out` holds something else.
-        DataError: the validation images have other classes, or the model has, and no head that could be exchanged.
+        DataError: the validation images have other classes or are training images too; the model has the same
+            classes in another order, or others and no head that could be exchanged.
         CheckpointError: `start` cannot be loaded.
     """
     from rws_hub.backbones import open_model
-    from rws_hub.classifier import preprocessing_of, require_classes, with_head
+    from rws_hub.classifier import preprocessing_of, require_classes, require_order, stated_classes, with_head
+    from rws_hub.pictures import refuse_overlap
     from rws_hub.training.export import export
     from rws_hub.training.job import Job, finish
+    from rws_hub.training.state import digest
     from rws_hub.training.stream import split_off, whole
 
     try:
@@ -72,8 +76,10 @@ def train(
         raise TrainingError("training needs accelerate: pip install 'rws-hub[train]'") from error
 
     out = Path(out)
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
-        raise TrainingError(f"{out} exists and holds something else; choose another folder")
+    _require_folder(out)
+    if validation is not None:
+        _same_classes(data, validation)
+        refuse_overlap(data, validation, "the epoch has to be chosen by images that were not trained on")
     config: dict[str, Any] | None = None
     processor: dict[str, Any] | None = None
     if isinstance(start, (str, Path)):
@@ -81,8 +87,15 @@ def train(
         model, config, processor, label = opened.model, opened.config, opened.processor, opened.label
     else:
         model, label = start, f"a live {type(start).__name__}"
-    _same_classes(data, validation)
-    model = with_head(model, len(data.classes), settings.seed)
+    fitted = with_head(model, len(data.classes), settings.seed)
+    if settings.recipe == "from-clean" and digest(fitted) != digest(model):
+        raise TrainingError(
+            f"{label} has no head for the {len(data.classes)} classes of {data.name}, and from-clean goes on from a "
+            "model that answers clean images already: train the standard model first"
+        )
+    model = fitted
+    if not scratch:  # whose answers have no meaning yet
+        require_order(stated_classes(config), data.classes, label)
     preprocessing = preprocessing_of(model, processor, size)
     require_classes(model, preprocessing.view, data.classes, label)
     if validation is None:
@@ -102,10 +115,18 @@ def train(
     return record
 
 
-def _same_classes(data: Pictures, validation: Pictures | None) -> None:
+def _require_folder(out: Path) -> None:
+    """Refuse, before anything is computed, what could not be written at the end."""
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
+        raise TrainingError(f"{out} exists and holds something else; choose another folder")
+    if not next(p for p in (out, *out.absolute().parents) if p.exists()).is_dir():
+        raise TrainingError(f"{out} is a file, or lies in one; choose another folder")
+
+
+def _same_classes(data: Pictures, validation: Pictures) -> None:
     from rws_hub.errors import DataError
 
-    if validation is not None and validation.classes != data.classes:
+    if validation.classes != data.classes:
         raise DataError(
             f"{validation.name} ({validation.split}) has {len(validation.classes)} classes that are not the "
             f"{len(data.classes)} of {data.name} ({data.split}); the validation images have to be of the same kind"

@@ -44,7 +44,8 @@ def record_of(job: Job, start: str, at: Progress) -> TrainRecord:
 
     def told(part: Part) -> DataRecord:
         p = part.pictures
-        return DataRecord(p.name, p.dataset_id, p.split, len(part), p.fingerprint)
+        split = p.split if len(part) == len(p) else f"{p.split}, {len(part):,} of {len(p):,} images"
+        return DataRecord(p.name, p.dataset_id, split, len(part), p.fingerprint)
 
     return TrainRecord(
         settings=job.settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
         The record; writing it, and the model, is the caller's part. Only the main process should.
 
     Raises:
-        TrainingError: too few images, or `out` holds another training.
+        TrainingError: too few images, or `out` cannot be made or holds another training.
     """
     settings = job.settings
     # What `accelerate config` says about precision and accumulation is not ours: the settings decide.
@@ -58,6 +59,10 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
     steps = len(job.training) // settings.batch_size
     if not steps:
         raise TrainingError(f"{len(job.training)} training images are less than one batch of {settings.batch_size}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
     identity = {
         **state.flat(settings),
         "start": state.digest(model),
@@ -80,6 +85,7 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
         unit="step",
         disable=not (progress and accelerator.is_main_process),
         dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 30.0,  # a log is read line by line
     )
     with bar, torch.random.fork_rng():
         at = trainer.train(at, bar)
@@ -134,7 +140,7 @@ class _Trainer:
             for step in range(at.step, self.steps)
             for part in mine
         ]
-        loader = iter(batches(epoch, share, self.workers))
+        loader = batches(epoch, share, self.workers)
         self.wrapped.train()
         for step in range(at.step, self.steps):
             number = at.epoch * self.steps + step

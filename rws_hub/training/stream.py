@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rws_hub.corruptions import corrupt
+from rws_hub.errors import DataError
 from rws_hub.pictures import Pictures, Pixels, View
 from rws_hub.training.settings import TrainSettings
 
@@ -95,9 +97,17 @@ class Epoch(Dataset[Batch]):
         return moved
 
 
-def batches(epoch: Epoch, positions: list[list[int]], workers: int) -> DataLoader[Batch]:
+def batches(epoch: Epoch, positions: list[list[int]], workers: int) -> Iterator[Batch]:
     """Those batches of an epoch, in this order."""
-    return DataLoader(epoch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is)
+    loader = DataLoader(epoch, batch_sampler=positions, num_workers=workers, collate_fn=_as_it_is)
+    return _plainly(iter(loader))  # which draws a random number: here, not when the first batch is asked for
+
+
+def _plainly(loader: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from loader
+    except DataError as error:  # a worker puts its whole traceback before what it has to say
+        raise DataError(str(error).strip().rpartition("DataError: ")[2]) from error
 
 
 def _as_it_is(batch: Any) -> Any:
