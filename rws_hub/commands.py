@@ -70,6 +70,8 @@ def _extract(arguments: argparse.Namespace) -> None:
         license=arguments.license,
         layers=_layer_rule(arguments.layers),
         bits=arguments.bits,
+        error=arguments.target_error,
+        max_bytes=arguments.target_bytes,
         batchnorm=arguments.batchnorm,
         alpha=arguments.alpha,
         base_model=arguments.base_model,

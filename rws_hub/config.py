@@ -9,17 +9,22 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-from rws_hub import jsonio
+from rws_hub import compact, jsonio
 from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
 from rws_hub.names import table_of
 from rws_hub.spec import (
+    ALWAYS_EXPANDED,
     CONFIG_FILE,
     FORMAT,
     FORMAT_VERSION,
     MAX_CONFIG_BYTES,
+    MAX_EXPANSION,
+    WIDTHS,
     Backbone,
+    Codec,
     Corruption,
     SignatureConfig,
+    stream_bytes,
 )
 
 _ITEM_BYTES = {"float16": 2, "float32": 4}
@@ -50,8 +55,11 @@ def parse_config(text: str | bytes, where: str = CONFIG_FILE) -> SignatureConfig
         raise FormatVersionError(
             f"{where} is of format {version}; this rws-hub reads up to format {FORMAT_VERSION}. {_advice(data)}"
         )
-    config = jsonio.decode(SignatureConfig, data, where)
+    config = jsonio.decode(SignatureConfig, compact.expand(data, where) if version >= compact.SINCE else data, where)
     check_config(config)
+    if version >= compact.SINCE:
+        compact.check_spelling(data, jsonio.to_json(config), where)
+    _check_frame(config)
     _check_payload_size(config)
     return config
 
@@ -68,18 +76,20 @@ def check_config(config: SignatureConfig) -> None:
             f"{config.sealed[:12]}...): a number, a name or a decision was changed after it was written. "
             "Fetch the artifact again."
         )
-    if config.format_version != oldest_format(config.backbone):
+    oldest = oldest_format(config.backbone, config.codec)
+    if config.format_version != oldest:
         raise CorruptArtifactError(
-            f"{CONFIG_FILE}: format_version is {config.format_version}, but its keys are those of format "
-            f"{oldest_format(config.backbone)}"
+            f"{CONFIG_FILE}: format_version is {config.format_version}, but its keys are those of format {oldest}"
         )
     _check_text(config)
     _check_backbone(config.backbone)
     _check_tensors(config)
 
 
-def oldest_format(backbone: Backbone) -> int:
-    """The format version that a config with this backbone states: the oldest one that knows its keys."""
+def oldest_format(backbone: Backbone, codec: Codec) -> int:
+    """The format version that a config states: the oldest one that knows its keys and choices."""
+    if codec.scheme == "entropy":
+        return 3
     return 1 if backbone.table is None else 2
 
 
@@ -173,7 +183,8 @@ def _check_backbone(backbone: Backbone) -> None:
 
 def _check_tensors(config: SignatureConfig) -> None:
     codec = config.codec
-    if (codec.scheme == "uniform") != (2 <= codec.bits <= 8) or (codec.scheme == "float32") != (codec.bits == 32):
+    known = {"uniform": range(2, 9), "float32": (32,), "entropy": WIDTHS}
+    if codec.bits not in known[codec.scheme]:
         raise CorruptArtifactError(f"{CONFIG_FILE}: codec {codec.scheme!r} with {codec.bits} bits does not exist")
     if not config.tensors:
         raise CorruptArtifactError(f"{CONFIG_FILE}: a signature must touch at least one tensor")
@@ -184,13 +195,32 @@ def _check_tensors(config: SignatureConfig) -> None:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} cannot have op {facts.op!r}: running variances multiply")
         if (facts.encoding == "codes") != (facts.granularity is not None):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: granularity goes with encoding 'codes' only")
-        if facts.encoding == "codes" and codec.scheme != "uniform":
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has codes, but the codec is {codec.scheme}")
+        needs = {"codes": "uniform", "symbols": "entropy"}.get(facts.encoding, codec.scheme)
+        if codec.scheme != needs:
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has {facts.encoding}, but the codec is {codec.scheme}")
+
+
+def _check_frame(config: SignatureConfig) -> None:
+    """What an entropy-coded payload states of itself, before any of it is decompressed."""
+    codec = config.codec
+    if codec.scheme != "entropy":
+        if codec.frame is not None or codec.escapes is not None:
+            raise CorruptArtifactError(f"{CONFIG_FILE}: codec.frame and codec.escapes go with scheme 'entropy' only")
+        return
+    if codec.frame is None or codec.escapes is None or codec.frame < 1:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: codec.frame and codec.escapes are missing")
+    counts = [math.prod(config.shape(n)) for n, f in config.tensors.items() if f.encoding == "symbols"]
+    size = sum(stream_bytes(count, codec.bits) for count in counts)
+    if not 0 <= codec.escapes <= sum(counts) or size > max(MAX_EXPANSION * codec.frame, ALWAYS_EXPANDED):
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: {codec.frame:,} compressed bytes and {codec.escapes:,} escapes cannot stand for "
+            f"{sum(counts):,} codes"
+        )
 
 
 def _check_payload_size(config: SignatureConfig) -> None:
     """The shapes say how large the payload is: nobody fetches or reads a file that is larger than its tensors."""
-    data = 0
+    data = (config.codec.frame or 0) + 2 * (config.codec.escapes or 0)
     for name, facts in config.tensors.items():
         shape = config.shape(name)
         count = math.prod(shape)
@@ -198,7 +228,7 @@ def _check_payload_size(config: SignatureConfig) -> None:
             scales = shape[0] if facts.granularity == "row" and shape else 1
             data += -(-count // 8) * config.codec.bits + 2 * scales
         else:
-            data += count * _ITEM_BYTES[facts.encoding]
+            data += 4 if facts.encoding == "symbols" else count * _ITEM_BYTES[facts.encoding]
     # The header names the same tensors as the config, in fewer words.
     if not data < config.payload.bytes <= data + MAX_CONFIG_BYTES:
         raise CorruptArtifactError(

@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from rws_hub import codec, kinship, layers
 from rws_hub.cells import Shape
-from rws_hub.codec import Packed
+from rws_hub.codec import Encoded, Packed
 from rws_hub.errors import ExtractionError
 from rws_hub.layers import LayerRule, Unit
 from rws_hub.names import Layout
+from rws_hub.rate import Grid, Sampler, Target, choose
 from rws_hub.sources import CanonicalWeights
 from rws_hub.spec import Op, Sketch, Source, TensorFacts, UnitProfile
 from rws_hub.spelling import IDENTITY
@@ -48,6 +48,7 @@ class Extracted:
     sources: tuple[Source, ...]
     sketch: Sketch
     relative_error: float
+    grid: Grid | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,14 @@ class Trio:
 
 
 def extract(
-    trio: Trio, rule: LayerRule, bits: int, batchnorm: bool, executed: Sequence[str] | None, progress: bool
+    trio: Trio, rule: LayerRule, target: Target | None, batchnorm: bool, executed: Sequence[str] | None, progress: bool
 ) -> Extracted:
     """Measure every layer, choose, and encode the chosen deltas.
 
     Args:
         trio: the checkpoints.
         rule: which layers to keep (`layers.choose`).
-        bits: 2 to 8, or 32.
+        target: what the quantization step is chosen for; None keeps every delta in float32.
         batchnorm: whether batch-norm affine parameters and running statistics are part of the signature.
         executed: where no table states the order, module names in order of use (`layers.watch`).
         progress: show a progress bar on stderr.
@@ -102,8 +103,12 @@ def extract(
     facts: dict[str, TensorFacts] = {}
     hashes = [hashlib.sha256() for _ in trio.all]
     norms: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    along = {n: _projection(trio, n) if trio.pretrained and not is_statistic(n) else None for n in sorted(touched)}
+    grid = None if target is None else _grid(trio, along, target)
     for name in tqdm(sorted(touched), desc="extracting", unit="tensor", disable=not progress, leave=False):
-        tensors[name], facts[name], norms[name] = _encode(trio, name, bits, hashes)
+        encoded, facts[name] = _encode(trio, name, along[name], grid, hashes)
+        tensors[name], norms[name], errors[name] = encoded.packed, encoded.norm, encoded.relative_error
     if not any(norms.values()):
         raise ExtractionError("the robust and the standard model are equal in the chosen layers: nothing to extract")
     roles = ("pretrained", "standard", "robust")[-len(hashes) :]
@@ -114,30 +119,47 @@ def extract(
         profile=_profile(units, body, differences, touched),
         sources=tuple(Source(r, h.hexdigest()) for r, h in zip(roles, hashes, strict=True)),  # type: ignore[arg-type]
         sketch=kinship.sketch({n: body[n] for n in order}, trio.standard.rows),
-        relative_error=_measured(_overall_error(facts, norms)),
+        relative_error=_measured(_overall_error(facts, norms, errors)),
+        grid=grid,
     )
 
 
-def _encode(trio: Trio, name: str, bits: int, hashes: Sequence[hashlib._Hash]) -> tuple[Packed, TensorFacts, float]:
-    """One delta as stored, what is known about it, and its norm. Adds the sources to their digests."""
+def _grid(trio: Trio, along: Mapping[str, float | None], target: Target) -> Grid:
+    """The quantizer for all wide tensors together."""
+    body = trio.standard.recognition.body
+    sampler = Sampler()
+    for name in along:
+        if codec.is_wide(body[name]):
+            sampler.add(math.prod(body[name]), _differences(trio, name, along[name]))
+    return choose(sampler.sample(), target)
+
+
+def _encode(
+    trio: Trio, name: str, along: float | None, grid: Grid | None, hashes: Sequence[hashlib._Hash]
+) -> tuple[Encoded, TensorFacts]:
+    """One delta as stored, and what is known about it. Adds the sources to their digests."""
     shape = trio.standard.recognition.body[name]
     for digest, weights in zip(hashes, trio.all, strict=True):
         hash_tensor(digest, name, shape, weights.rows)
-    along = None
     op: Op = "multiply" if name.endswith("running_var") else "add"
     if op == "multiply":
         # Taken against sqrt(n), the norm of the delta is the root mean square of the logarithm.
-        encoded, norm = codec.encode(shape, [_log_ratio(trio, name)], bits), math.sqrt(math.prod(shape))
+        encoded = codec.encode_plain(shape, [_log_ratio(trio, name)], half=grid is not None)
+        norm = math.sqrt(math.prod(shape))
     else:
-        along = _projection(trio, name) if trio.pretrained and not is_statistic(name) else None
-        encoded = codec.encode(shape, _differences(trio, name, along), bits)
+        blocks = _differences(trio, name, along)
+        if grid is not None and codec.is_wide(shape):
+            encoded = codec.encode_wide(shape, blocks, grid)
+        else:
+            encoded = codec.encode_plain(shape, blocks, half=grid is not None)
         norm = math.sqrt(sum(float(s @ s) for s, _, _ in _blocks(trio, name, pretrained=False)))
     if not math.isfinite(encoded.norm):
         raise ExtractionError(f"{name}: a value is not finite (NaN or infinity) in one of the checkpoints")
     packed, ratio = encoded.packed, encoded.norm / norm if norm else 0.0
-    error = _measured(encoded.relative_error)
-    facts = TensorFacts(op, along is not None, packed.encoding, packed.granularity, error, _measured(ratio))
-    return packed, facts, encoded.norm
+    # Of hundreds of tensors nobody needs more digits, and each takes a byte.
+    digits = 6 if grid is None else 3
+    error, ratio = _measured(encoded.relative_error, digits), _measured(ratio, digits)
+    return encoded, TensorFacts(op, along is not None, packed.encoding, packed.granularity, error, ratio)
 
 
 def _differences(trio: Trio, name: str, along: float | None) -> Iterator[torch.Tensor]:
@@ -148,16 +170,16 @@ def _differences(trio: Trio, name: str, along: float | None) -> Iterator[torch.T
         yield difference.float().reshape(-1, length)
 
 
-def _overall_error(facts: Mapping[str, TensorFacts], norms: Mapping[str, float]) -> float:
+def _overall_error(facts: Mapping[str, TensorFacts], norms: Mapping[str, float], errors: Mapping[str, float]) -> float:
     """The error of all quantized tensors together; half-precision vectors, large and exact, would only hide it."""
-    coded = [n for n, f in facts.items() if f.encoding == "codes"] or list(facts)
+    coded = [n for n, f in facts.items() if f.encoding == "symbols"] or list(facts)
     total = sum(norms[n] ** 2 for n in coded)
-    return math.sqrt(sum((facts[n].relative_error * norms[n]) ** 2 for n in coded) / total) if total else 0.0
+    return math.sqrt(sum((errors[n] * norms[n]) ** 2 for n in coded) / total) if total else 0.0
 
 
-def _measured(value: float) -> float:
-    """Six significant digits: what lies beyond depends on the order of sums, and so on the machine."""
-    return float(f"{value:.6g}")
+def _measured(value: float, digits: int = 6) -> float:
+    """So many significant digits: what lies beyond six depends on the order of sums, and so on the machine."""
+    return float(f"{value:.{digits}g}")
 
 
 def is_statistic(name: str) -> bool:
@@ -177,26 +199,6 @@ def hash_tensor(digest: hashlib._Hash, name: str, shape: Shape, rows: Callable[[
         if start == 0:
             digest.update(f"{name}\0{str(block.dtype).removeprefix('torch.')}\0{list(shape)}\0".encode())
         digest.update(block.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
-
-def executed_modules(model: object, example_input: torch.Tensor | None, weights: CanonicalWeights) -> list[str] | None:
-    """Execution order that no table states, when there is a live model to trace or an example to watch."""
-    found = weights.recognition
-    if layers.states_order(found.table, found.body):
-        return None
-    if example_input is not None and not isinstance(model, nn.Module):
-        raise ExtractionError("example_input needs the standard model as a live module, not as a file or state dict")
-    if not isinstance(model, nn.Module):
-        return None
-    try:
-        seen = (
-            layers.traced(model, found.prefix)
-            if example_input is None
-            else layers.watch(model, example_input, found.prefix)
-        )
-    except Exception as error:  # whatever a foreign model raises
-        raise ExtractionError(f"running the standard model on example_input failed: {error}") from error
-    return seen if seen is None or found.table is None else layers.canonical_order(seen, found.pieces, found.prefix)
 
 
 def _projection(trio: Trio, name: str) -> float | None:

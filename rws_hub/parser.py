@@ -113,7 +113,10 @@ def _extract(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         default="shallow",
         help="shallow, the number of first layers, or name patterns with commas between",
     )
-    extract.add_argument("--bits", type=int, default=4, choices=[2, 3, 4, 5, 6, 7, 8, 32])
+    size = extract.add_mutually_exclusive_group()
+    size.add_argument("--bits", type=finite, help="about how many bits for each weight, such as 1.5; 32: plain float32")
+    size.add_argument("--target-error", type=finite, help="relative error of the weights; default 0.35")
+    size.add_argument("--target-bytes", type=int, help="of config and payload together, at most")
     extract.add_argument("--batchnorm", default="delta", choices=["delta", "none"])
     extract.add_argument("--alpha", type=finite, default=1.0, help="recommended patch strength (default 1)")
     extract.add_argument("--base-model", type=word, help="Hub id of the published clean model")

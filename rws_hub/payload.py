@@ -17,38 +17,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from rws_hub import codec, jsonio
+from rws_hub import codec, jsonio, pools
 from rws_hub.codec import Packed
 from rws_hub.config import is_tensor_name
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.spec import PAYLOAD_FILE, Data, SignatureConfig, TensorFacts
 
-_ITEM_BYTES = {"U8": 1, "F16": 2, "BF16": 2, "F32": 4}
-_DTYPES = {"U8": torch.uint8, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_ITEM_BYTES = {"U8": 1, "I16": 2, "F16": 2, "BF16": 2, "F32": 4}
+_DTYPES = {"U8": torch.uint8, "I16": torch.int16, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 # Data in this order of dtypes, then by name, as the safetensors library lays it out.
-_ORDER = ("F32", "BF16", "F16", "U8")
+_ORDER = ("F32", "BF16", "F16", "I16", "U8")
 
 # safetensors dtype and shape of every tensor of a payload, by its full name.
 _Specs = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
-def write_payload(tensors: dict[str, Packed]) -> memoryview:
-    """The bytes of `rws.safetensors`. Same tensors, same bytes.
-
-    `tensors` is emptied on the way, so that the codes and the file are not both whole in memory.
-    """
-    specs = {f"{n}.{s}": (_NAMES[p.dtype], tuple(p.shape)) for n, t in tensors.items() for s, p in t.parts.items()}
+def write_payload(tensors: Mapping[str, torch.Tensor]) -> memoryview:
+    """The bytes of `rws.safetensors`. Same tensors, same bytes."""
+    specs = {name: (_NAMES[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
     header, offsets = _header(specs)
-    # numpy takes the memory page by page as it is written to, while the codes' own is given back.
     data = np.zeros(8 + len(header) + sum(_nbytes(*spec) for spec in specs.values()), np.uint8).data
     data[:8] = len(header).to_bytes(8, "little")
     data[8 : 8 + len(header)] = header
-    for name in list(tensors):
-        for suffix, part in tensors.pop(name).parts.items():
-            start, stop = (8 + len(header) + offset for offset in offsets[f"{name}.{suffix}"])
-            data[start:stop] = part.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    for name, tensor in tensors.items():
+        start, stop = (8 + len(header) + offset for offset in offsets[name])
+        data[start:stop] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
     return data
+
+
+def parts_of(tensors: Mapping[str, Packed]) -> dict[str, torch.Tensor]:
+    """The payload tensors of deltas that are kept as they are, by full name."""
+    return {f"{name}.{suffix}": part for name, packed in tensors.items() for suffix, part in packed.parts.items()}
 
 
 def read_payload(data: Data, config: SignatureConfig) -> dict[str, Packed]:
@@ -81,6 +81,8 @@ def payload_tensors(data: bytearray | memoryview, config: SignatureConfig) -> di
             return torch.frombuffer(data, dtype=torch.uint8, count=stop - start, offset=first + start)
         return torch.frombuffer(bytearray(data[first + start : first + stop]), dtype=_DTYPES[dtype]).reshape(shape)
 
+    if config.codec.scheme == "entropy":
+        return pools.split({name: part(name, *spec) for name, spec in _promised(config).items()}, config)
     return {
         name: Packed(
             config.shape(name),
@@ -141,6 +143,8 @@ def _header(specs: _Specs) -> tuple[bytes, dict[str, tuple[int, int]]]:
 
 def _promised(config: SignatureConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Everything the payload must hold, by full name."""
+    if config.codec.scheme == "entropy":
+        return pools.specs(config)
     return {
         f"{name}.{suffix}": spec
         for name, facts in config.tensors.items()

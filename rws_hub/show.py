@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import textwrap
 from typing import Any
@@ -31,7 +32,7 @@ def summary(config: SignatureConfig) -> dict[str, Any]:
         "layers": [u.unit for u in config.extraction.profile if u.touched],
         "layers_total": len(config.extraction.profile),
         "batchnorm": config.extraction.batchnorm,
-        "bits": config.codec.bits,
+        "codec": config.codec.scheme,
         "relative_error": config.relative_error,
         "recommended_alpha": config.recommended_alpha,
         "touched_parameters": config.touched_parameters,
@@ -65,7 +66,7 @@ def print_info(config: SignatureConfig) -> None:
         ("size", f"{facts['bytes']:,} bytes ({facts['payload_bytes']:,} payload, {facts['config_bytes']:,} config)"),
         ("", f"{facts['times_smaller']:.1f} times smaller than the body in float32"),
         ("", f"{facts['bits_per_touched_parameter']:.2f} bits per touched number, everything counted"),
-        ("codec", f"{facts['bits']} bits, relative error of the codes {facts['relative_error']:.2%}"),
+        ("codec", f"{_codec(config)}; relative error {facts['relative_error']:.2%}"),
         ("alpha", f"{facts['recommended_alpha']:g} recommended"),
         ("license", facts["license"]),
         ("sha256", facts["sha256"]),
@@ -85,6 +86,13 @@ def _backbone(facts: dict[str, Any]) -> str:
     known = [facts[key] for key in ("backbone", "library") if facts[key] != "unknown"]
     names = "its own names" if facts["family"] == "identity" else f"{facts['family']} names"
     return ", ".join([*known, names])
+
+
+def _codec(config: SignatureConfig) -> str:
+    if config.codec.scheme == "entropy":
+        coded = sum(math.prod(config.shape(n)) for n, f in config.tensors.items() if f.encoding == "symbols")
+        return f"entropy-coded, {8 * (config.codec.frame or 0) / max(1, coded):.2f} bits a weight"
+    return "float32, as they are" if config.codec.scheme == "float32" else f"codes of {config.codec.bits} bits"
 
 
 def _method(facts: dict[str, Any]) -> str:

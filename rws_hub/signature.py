@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,26 +11,18 @@ from typing import Literal
 import torch
 
 from rws_hub import artifact, codec, contents, hub
-from rws_hub._version import __version__
 from rws_hub.codec import Packed
-from rws_hub.config import check_labels, oldest_format, parse_config, strength
+from rws_hub.config import check_labels, strength
 from rws_hub.errors import ExtractionError
-from rws_hub.extract import Trio, executed_modules, extract
+from rws_hub.extract import Trio
 from rws_hub.identity import describe_backbone
-from rws_hub.layers import SHALLOW_SHARE, LayerRule
+from rws_hub.layers import LayerRule
+from rws_hub.making import Statement, executed_modules, make, wanted_rate
 from rws_hub.names import read_table
-from rws_hub.payload import payload_tensors, read_payload, write_payload
+from rws_hub.payload import payload_tensors, read_payload
 from rws_hub.results import Results
 from rws_hub.sources import WeightsLike, canonical_weights, open_weights
-from rws_hub.spec import (
-    FORMAT,
-    Codec,
-    Corruption,
-    Data,
-    Extraction,
-    Payload,
-    SignatureConfig,
-)
+from rws_hub.spec import Corruption, Data, SignatureConfig
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -41,7 +32,7 @@ class RobustWeightSignature:
     Attributes:
         config: everything but the numbers, as in `config.json`.
         tensors: the stored deltas by canonical name.
-        data: the bytes of `rws.safetensors`, which the codes are views of.
+        data: the bytes of `rws.safetensors`.
 
     Example:
         >>> fog = RobustWeightSignature.from_pretrained("user/resnet18-fog")
@@ -102,7 +93,9 @@ class RobustWeightSignature:
         severity: int | None = None,
         dataset: str | None = None,
         layers: LayerRule = "shallow",
-        bits: int = 4,
+        bits: float | None = None,
+        error: float | None = None,
+        max_bytes: int | None = None,
         batchnorm: Literal["delta", "none"] = "delta",
         alpha: float = 1.0,
         base_model: str | None = None,
@@ -125,7 +118,11 @@ class RobustWeightSignature:
             dataset: what it was trained on, one word or a Hub id.
             layers: "shallow" (a prefix of the layers, chosen from the measured differences), the number of
                 first layers, or a list of shell-style name patterns.
-            bits: 2 to 8, or 32 for plain float32. Vectors are kept in half precision or better.
+            bits: about how many bits an entropy-coded weight takes, such as 2 or 1.5; 32 for plain float32. Vectors
+                are kept in half precision or better.
+            error: instead, the relative error ||decoded - delta|| / ||delta|| of all coded weights together. The
+                default is an error of `rate.DEFAULT_ERROR`.
+            max_bytes: instead, what config and payload may take on disk together; as fine as fits.
             batchnorm: "delta": affine parameters and statistics are part of the patch; "none": left alone.
             alpha: recommended patch strength, unitless.
             base_model: Hub id of the published clean model, if there is one.
@@ -142,57 +139,32 @@ class RobustWeightSignature:
             CheckpointError, ExtractionError: naming the tensor, what was expected and what was found.
             NameTableError: a table that cannot be read, or that loses or doubles a part of the backbone.
         """
-        if type(bits) is not int or bits not in (2, 3, 4, 5, 6, 7, 8, 32):
-            raise ExtractionError(f"bits={bits!r}: expected a whole number from 2 to 8, or 32 for plain float32")
+        wanted = wanted_rate(bits, error, max_bytes)
         if batchnorm not in ("delta", "none"):
             raise ExtractionError(f"batchnorm={batchnorm!r}: expected 'delta' or 'none'")
         about = Corruption(corruption, severity, dataset)
         try:
             alpha = strength(alpha, corruption)
             check_labels(license, about, base_model, base_revision)
-        except ValueError as error:
-            raise ExtractionError(str(error).removeprefix("config.json: ")) from error
+        except ValueError as error_:
+            raise ExtractionError(str(error_).removeprefix("config.json: ")) from error_
         names = None if table is None else read_table(table)
         trio = Trio(
             canonical_weights(open_weights(standard, "standard"), names),
             canonical_weights(open_weights(robust, "robust"), names),
             None if pretrained is None else canonical_weights(open_weights(pretrained, "pretrained"), names),
         )
-        executed = executed_modules(standard, example_input, trio.standard)
-        found = extract(trio, layers, bits, batchnorm == "delta", executed, progress)
-        payload = write_payload(found.tensors)
-        named = () if isinstance(layers, (str, int)) else tuple(layers)
-        backbone = describe_backbone(standard, trio.standard.recognition, base_model, base_revision)
-        config = SignatureConfig(
-            format=FORMAT,
-            format_version=oldest_format(backbone),
-            rws_hub_version=__version__,
+        statement = Statement(
             description=description,
             license=license,
             corruption=about,
-            recommended_alpha=alpha,
-            relative_error=found.relative_error,
-            backbone=backbone,
-            sources=found.sources,
-            sketch=found.sketch,
-            extraction=Extraction(
-                recipe="from-clean" if pretrained is None else "two-branch",
-                method="difference" if pretrained is None else "projection",
-                layers="names" if named else "shallow" if layers == "shallow" else "first",
-                share=SHALLOW_SHARE if layers == "shallow" else None,
-                patterns=named,
-                batchnorm=batchnorm,
-                profile=found.profile,
-            ),
-            codec=Codec("float32" if bits == 32 else "uniform", bits),
-            tensors=found.facts,
-            payload=Payload(len(payload), hashlib.sha256(payload).hexdigest()),
-            digest="",
-        ).with_seal()
-        try:
-            parse_config(config.to_text())  # what is written must be what can be read
-        except ValueError as error:
-            raise ExtractionError(str(error).removeprefix("config.json: ")) from error
+            alpha=alpha,
+            backbone=describe_backbone(standard, trio.standard.recognition, base_model, base_revision),
+            layers=layers,
+            batchnorm=batchnorm,
+        )
+        executed = executed_modules(standard, example_input, trio.standard)
+        config, payload = make(trio, statement, wanted, executed, progress)
         return cls(config, payload_tensors(payload, config), payload)
 
     def __repr__(self) -> str:
@@ -212,7 +184,7 @@ class RobustWeightSignature:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Canonical names of the tensors that the signature changes, in execution order of the layers."""
+        """Canonical names of the tensors that the signature changes, in the order of its config."""
         return tuple(self.tensors)
 
     @property

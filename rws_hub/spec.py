@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rws_hub import jsonio
+from rws_hub import compact, jsonio
 
 CONFIG_FILE = "config.json"
 PAYLOAD_FILE = "rws.safetensors"
@@ -22,8 +22,14 @@ CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
 FORMAT = "rws"
 # The newest one; a config states the oldest that can hold it.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_CONFIG_BYTES = 16 * 2**20
+
+# Bits that a symbol of an entropy-coded delta can have.
+WIDTHS = (4, 8)
+# Compressed symbols may become so many times larger, so that a small file takes no memory worth speaking of. So many
+# bytes they may always become: deltas that are nearly all zero (a twin whose batch norms alone moved) compress further.
+MAX_EXPANSION, ALWAYS_EXPANDED = 1024, 2**26
 
 # The only keys that a digest leaves out: the digest itself and the text that a person may edit.
 UNSEALED_KEYS = ("description", "digest")
@@ -32,7 +38,7 @@ UNSEALED_KEYS = ("description", "digest")
 Data = bytes | bytearray | memoryview
 
 Op = Literal["add", "multiply"]
-Encoding = Literal["codes", "float16", "float32"]
+Encoding = Literal["codes", "symbols", "float16", "float32"]
 Granularity = Literal["row", "tensor"]
 
 
@@ -119,10 +125,20 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """`scheme` "uniform": value = code * scale, code a signed integer of `bits` bits; 32 bits: plain float32."""
+    """How wide deltas are stored.
 
-    scheme: Literal["uniform", "float32"]
+    Attributes:
+        scheme: "entropy": value = code * step, one step for a tensor, codes entropy-coded (since format 3);
+            "uniform": value = code * scale, codes of equal length; "float32": as they are.
+        bits: of a symbol (4 or 8) with "entropy", of a code (2 to 8) with "uniform", 32 with "float32".
+        frame: bytes of all symbols, compressed ("entropy" only).
+        escapes: how many codes are no symbol ("entropy" only).
+    """
+
+    scheme: Literal["entropy", "uniform", "float32"]
     bits: int
+    frame: int | None = None
+    escapes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,4 +225,10 @@ class SignatureConfig:
 
     def to_text(self) -> str:
         """The text of `config.json`. Same config, same text."""
-        return jsonio.pretty(jsonio.to_json(self))
+        data = jsonio.to_json(self)
+        return jsonio.pretty(compact.compact(data) if self.format_version >= compact.SINCE else data)
+
+
+def stream_bytes(count: int, width: int) -> int:
+    """Bytes of the symbols of one tensor; the next tensor begins with a new byte."""
+    return -(-count * width // 8)

@@ -105,12 +105,36 @@ def test_extract_what_does_not_work(rws: Run, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "sig")
     assert "family" in failed(rws(*EXTRACT, "--standard", clean, "--robust", other, *out))
     assert "no such file" in failed(rws(*EXTRACT, "--standard", clean, "--robust", tmp_path / "no", *out))
+    assert "from 0.1 to 12" in failed(rws(*EXTRACT, "--bits", "16", "--standard", clean, "--robust", robust, *out))
+    assert "cannot be met" in failed(
+        rws(*EXTRACT, "--target-bytes", "999", "--standard", clean, "--robust", robust, *out)
+    )
+    both = rws(*EXTRACT, "--bits", "2", "--target-error", "0.1", "--standard", clean, "--robust", robust, *out)
+    assert both[0] == 2 and "not allowed with argument --bits" in both[2]
     assert failed(rws(*EXTRACT, "--license", "a b", "--standard", clean, "--robust", robust, *out))
     assert failed(rws(*EXTRACT, "--layers", "nothing.*", "--standard", clean, "--robust", robust, *out))
-    for wrong in (("--severity", "6"), ("--bits", "9"), ("--alpha", "nan"), ("--alpha", "x")):
+    for wrong in (
+        ("--severity", "6"),
+        ("--bits", "x"),
+        ("--target-bytes", "1.5"),
+        ("--alpha", "nan"),
+        ("--alpha", "x"),
+    ):
         code, text, err = rws(*EXTRACT, *wrong, "--standard", clean, "--robust", robust, *out)
         assert code == 2 and text == "" and wrong[0] in err
     assert not (tmp_path / "sig").exists()
+
+
+def test_extract_to_a_size_or_an_error(rws: Run, tmp_path: Path) -> None:
+    clean, robust = twins(tmp_path)
+    files = ("--standard", clean, "--robust", robust)
+    assert rws(*EXTRACT, *files, "--target-error", "0.1", "-o", tmp_path / "a")[0] == 0
+    assert RobustWeightSignature.from_pretrained(tmp_path / "a").config.relative_error == pytest.approx(0.1, rel=0.02)
+    most = RobustWeightSignature.from_pretrained(tmp_path / "a").nbytes - 100
+    assert rws(*EXTRACT, *files, "--target-bytes", most, "-o", tmp_path / "b")[0] == 0
+    assert 0.95 * most < RobustWeightSignature.from_pretrained(tmp_path / "b").nbytes <= most
+    assert rws(*EXTRACT, *files, "--bits", "1.5", "-o", tmp_path / "c")[0] == 0
+    assert "entropy-coded, 1.5" in rws("info", tmp_path / "c")[1]
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -145,7 +169,7 @@ def test_info_of_what_does_not_hold(rws: Run, folder: Path, tmp_path: Path) -> N
     payload.unlink()
     assert "missing" in failed(rws("info", folder, "--json"))
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format_version": 1', f'"format_version": {FORMAT_VERSION + 1}'))
+    config.write_text(config.read_text().replace('"format_version": 3', f'"format_version": {FORMAT_VERSION + 1}'))
     assert "pip install -U" in failed(rws("info", folder))
 
 

@@ -87,7 +87,7 @@ def same(a, b):
 def test_a_table_given_when_patching_maps_both_ways(table):
     a, b = mine(), theirs(mine())
     for signature, other in ((extract(a), b), (extract(b), a)):
-        assert signature.config.backbone.family == "identity" and signature.config.format_version == 1
+        assert signature.config.backbone.family == "identity" and signature.config.backbone.table is None
         assert not plan_patch(other, signature).ok
         clean = bits(other)
         with pytest.raises(IncompatibleModelError, match="rws map infer"):
@@ -104,7 +104,9 @@ def test_a_table_given_when_extracting_travels_with_the_signature(table, tmp_pat
     a, b = mine(), theirs(mine())
     ours, of_theirs = extract(a, table=table), extract(b, table=table)
     assert set(ours.names) == set(of_theirs.names) == {"stem.weight", "stem.bias", "blocks.0.a", "blocks.1.a"}
-    assert ours.config.backbone.table == TABLE and ours.config.format_version == 2
+    assert ours.config.backbone.table == TABLE and ours.config.format_version == 3
+    assert extract(a, table=table, bits=32).config.format_version == 2
+    assert extract(a, bits=32).config.format_version == 1
     ours.save_pretrained(tmp_path / "saved")
     loaded = RobustWeightSignature.from_pretrained(tmp_path / "saved")
     assert loaded == ours
@@ -154,7 +156,7 @@ def test_a_table_in_a_config_is_checked_and_sealed(table):
             check_config(changed_config)
         with pytest.raises(CorruptArtifactError, match=message):
             check_config(dataclasses.replace(changed_config).with_seal())
-    old = dataclasses.replace(config, format_version=1).with_seal()
+    old = dataclasses.replace(extract(mine(), table=table, bits=32).config, format_version=1).with_seal()
     with pytest.raises(CorruptArtifactError, match="format_version is 1, but its keys are those of format 2"):
         check_config(old)
 

@@ -7,17 +7,18 @@ import pytest
 import safetensors.torch
 import torch
 from builders import tiny_signature
-from forge import DTYPES, small_signature, split
+from forge import DTYPES, old_signature, small_signature, split
 
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.payload import check_header, read_payload, write_payload
+from rws_hub.payload import check_header, parts_of, read_payload, write_payload
+from rws_hub.pools import pool
 
-ALL_BITS = [2, 3, 4, 5, 6, 7, 8, 32]
+ALL_BITS = [0.5, 2, 4, 7.5, 12]
+EVERY = [*(small_signature(b) for b in (*ALL_BITS, 32)), *(old_signature(b) for b in range(2, 9))]
 
 
-@pytest.mark.parametrize("bits", ALL_BITS)
-def test_a_payload_comes_back_as_it_was(bits):
-    signature = small_signature(bits)
+@pytest.mark.parametrize("signature", EVERY, ids=lambda s: f"{s.config.codec.scheme}-{s.config.relative_error:g}")
+def test_a_payload_comes_back_as_it_was(signature):
     tensors = read_payload(signature.payload, signature.config)
     assert list(tensors) == list(signature.names)
     for name, packed in tensors.items():
@@ -28,10 +29,11 @@ def test_a_payload_comes_back_as_it_was(bits):
             written.granularity,
         )
         assert all(torch.equal(packed.parts[s], part) for s, part in written.parts.items())
-    flat = {f"{name}.{suffix}": part for name, p in tensors.items() for suffix, part in p.parts.items()}
+    codec = signature.config.codec
+    flat = pool(tensors, codec.bits) if codec.scheme == "entropy" else parts_of(tensors)
     assert safetensors.torch.save(flat) == signature.payload  # the library would write the same file
     assert all(torch.equal(part, flat[n]) for n, part in safetensors.torch.load(signature.payload).items())
-    assert write_payload(tensors) == signature.payload and not tensors
+    assert write_payload(flat) == signature.payload
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
@@ -41,25 +43,29 @@ def test_same_checkpoints_same_bytes(kind):
     assert first.config.to_text() == second.config.to_text()
 
 
-def test_the_file_is_plain_safetensors_without_metadata():
-    signature = small_signature()
+OLD_NAMES = [f"{n}.weight.{part}" for n in ("conv", "gate") for part in ("codes", "scales")]
+
+
+@pytest.mark.parametrize(
+    ("signature", "names"),
+    [
+        (small_signature(), ["frame", "halves", "steps"]),
+        (small_signature(12), ["escapes", "frame", "halves", "steps"]),
+        (old_signature(), [*OLD_NAMES, "norm.running_var.values", "norm.weight.values"]),
+    ],
+    ids=["new", "escapes", "old"],
+)
+def test_the_file_is_plain_safetensors_without_metadata(signature, names):
     header, data = split(signature.payload)
     assert "__metadata__" not in header
-    assert sorted(header) == [
-        "conv.weight.codes",
-        "conv.weight.scales",
-        "gate.weight.codes",
-        "gate.weight.scales",
-        "norm.running_var.values",
-        "norm.weight.values",
-    ]
+    assert sorted(header) == names
     loaded = safetensors.torch.load(signature.payload)
     assert set(loaded) == set(header)
     assert sum(t.numel() * DTYPES[header[n]["dtype"]] for n, t in loaded.items()) == len(data)
 
 
-def test_every_flipped_bit_is_found():
-    signature = small_signature()
+@pytest.mark.parametrize("signature", [small_signature(), small_signature(12), old_signature()], ids=repr)
+def test_every_flipped_bit_is_found(signature):
     for position in range(len(signature.payload)):
         damaged = bytearray(signature.payload)
         damaged[position] ^= 1 << (position % 8)
@@ -90,7 +96,10 @@ def test_the_header_is_compared_before_the_digest():
 
 
 def test_a_payload_of_another_signature_is_refused():
-    signature, other = small_signature(), small_signature(seed=4)
+    signature, other = old_signature(), old_signature(seed=4)
     assert len(signature.payload) == len(other.payload)
     with pytest.raises(CorruptArtifactError, match="sha256"):
+        read_payload(other.payload, signature.config)
+    signature, other = small_signature(), small_signature(seed=4)
+    with pytest.raises(CorruptArtifactError, match="sha256|bytes"):
         read_payload(other.payload, signature.config)

@@ -108,7 +108,8 @@ def test_extract() -> None:
     found = parameters(rws_hub.RobustWeightSignature.extract)
     required = {name for name, default in found.items() if default == "required"}
     assert next(iter(found)) == "*" and required == {"standard", "robust", "corruption", "license"}
-    expected = {"pretrained": None, "severity": None, "dataset": None, "layers": "shallow", "bits": 4, "alpha": 1.0}
+    expected = {"pretrained": None, "severity": None, "dataset": None, "layers": "shallow", "alpha": 1.0}
+    expected |= {"bits": None, "error": None, "max_bytes": None}
     assert {name: found[name] for name in expected} == expected
 
 

@@ -57,7 +57,7 @@ class Sizes:
         checkpoint: the whole clean model, float32.
         touched: weights and statistics that the signature changes.
         body: weights and statistics outside of the head.
-        bits: of the codec.
+        bits: of one entropy-coded weight.
         layers: labels of the touched layers, in order of execution.
         layers_total: how many layers the body has.
     """
@@ -68,7 +68,7 @@ class Sizes:
     checkpoint: int
     touched: int
     body: int
-    bits: int
+    bits: float
     layers: tuple[str, ...]
     layers_total: int
 

@@ -139,7 +139,7 @@ def _sizes(story: SeedStory) -> Table:
     table.add_column("bytes", justify="right")
     table.add_column("of artifact", justify="right")
     rows = {
-        f"artifact, {sizes.bits} bits (config and payload)": sizes.artifact,
+        f"artifact, {sizes.bits:.2f} bits a weight (config and payload)": sizes.artifact,
         "  of it payload": sizes.payload,
         "the same signature in fp32, likewise": sizes.float32_artifact,
         "the clean model's checkpoint in fp32": sizes.checkpoint,

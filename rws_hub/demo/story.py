@@ -111,7 +111,7 @@ def train_models(settings: DemoSettings, splits: Splits, seed: int, progress: Pr
 
 
 def extract_signature(
-    models: Models, settings: DemoSettings, *, pretrained: nn.Module | None = None, bits: int = 4
+    models: Models, settings: DemoSettings, *, pretrained: nn.Module | None = None, bits: float | None = None
 ) -> RobustWeightSignature:
     """The from-clean signature, or the two-branch one if `pretrained` is given."""
     return RobustWeightSignature.extract(
@@ -174,6 +174,7 @@ def _sweep(
 def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, folder: Path) -> Sizes:
     """Bytes as the file system counts them."""
     config = signature.config
+    coded = sum(signature.elements(n) for n, f in config.tensors.items() if f.encoding == "symbols")
     with tempfile.TemporaryDirectory() as scratch:
         float32.save_pretrained(Path(scratch) / "signature")
         whole = sum((Path(scratch) / "signature" / n).stat().st_size for n in (CONFIG_FILE, PAYLOAD_FILE))
@@ -184,7 +185,7 @@ def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, fol
         checkpoint=(folder / "clean.safetensors").stat().st_size,
         touched=config.touched_parameters,
         body=config.body_parameters,
-        bits=config.codec.bits,
+        bits=8 * config.codec.frame / coded if config.codec.frame else 32.0,
         layers=tuple(u.unit for u in config.extraction.profile if u.touched),
         layers_total=len(config.extraction.profile),
     )

@@ -1,0 +1,103 @@
+"""The payload of an entropy-coded signature: a few tensors that hold the parts of all deltas (docs/SPEC.md, section 6).
+
+    frame    U8   one zstd frame of the symbols of all wide deltas
+    escapes  I16  their codes that are no symbol; left out where there are none
+    steps    F32  one for each of them
+    halves   F16  the vectors that are kept in half precision, one after the other; singles F32 likewise
+
+Always in the order of sorted names. Hundreds of small vectors would each cost more in a header than in numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from rws_hub import frames, symbols
+from rws_hub.codec import Packed
+from rws_hub.errors import CorruptArtifactError
+from rws_hub.spec import PAYLOAD_FILE, SignatureConfig, stream_bytes
+
+_POOLS = {"halves": "float16", "singles": "float32"}
+
+
+def pool(tensors: Mapping[str, Packed], width: int) -> dict[str, torch.Tensor]:
+    """All deltas as the tensors of a payload."""
+    wide = [p for _, p in sorted(tensors.items()) if p.encoding == "symbols"]
+    size = sum(stream_bytes(math.prod(p.shape), width) for p in wide)
+    frame = frames.compress((p.parts["symbols"].numpy().data for p in wide), size)
+    found = {
+        "frame": torch.frombuffer(bytearray(frame), dtype=torch.uint8),
+        "escapes": torch.cat([torch.empty(0, dtype=torch.int16), *(p.parts["escapes"] for p in wide)]),
+        "steps": torch.cat([torch.empty(0), *(p.parts["step"] for p in wide)]),
+    }
+    for label, encoding in _POOLS.items():
+        values = [p.parts["values"].reshape(-1) for _, p in sorted(tensors.items()) if p.encoding == encoding]
+        found[label] = torch.cat(values) if values else torch.empty(0)
+    return {label: tensor for label, tensor in found.items() if tensor.numel()}
+
+
+def specs(config: SignatureConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What the payload must hold: name -> (safetensors dtype, shape)."""
+    counts = {label: sum(_count(config, n) for n in _of(config, e)) for label, e in _POOLS.items()}
+    found = {
+        "frame": ("U8", config.codec.frame or 0),
+        "escapes": ("I16", config.codec.escapes or 0),
+        "steps": ("F32", len(_of(config, "symbols"))),
+        "halves": ("F16", counts["halves"]),
+        "singles": ("F32", counts["singles"]),
+    }
+    return {label: (dtype, (count,)) for label, (dtype, count) in found.items() if count}
+
+
+def symbol_bytes(config: SignatureConfig) -> int:
+    """Of all symbols, decompressed."""
+    return sum(stream_bytes(_count(config, n), config.codec.bits) for n in _of(config, "symbols"))
+
+
+def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[str, Packed]:
+    """The stored deltas, by name in the order of the config; the opposite of `pool`.
+
+    Raises:
+        CorruptArtifactError: the frame does not hold what the config promises.
+    """
+    width = config.codec.bits
+    size = symbol_bytes(config)
+    data = frames.decompress(parts["frame"].numpy().data, size, PAYLOAD_FILE)
+    stream = torch.frombuffer(bytearray(data), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
+    escapes = parts.get("escapes", torch.empty(0, dtype=torch.int16))
+    found: dict[str, Packed] = {}
+    at = passed = 0
+    for i, name in enumerate(_of(config, "symbols")):
+        count = _count(config, name)
+        own = stream[at : at + stream_bytes(count, width)]
+        at += len(own)
+        aside = symbols.escapes_in(name, own, width, count)
+        values = escapes[passed : passed + aside]
+        passed += aside
+        sizes = values.int().abs()
+        if len(values) != aside or bool(((sizes <= symbols.top(width)) | (sizes > symbols.MAX_CODE)).any()):
+            raise CorruptArtifactError(f"{name}: its codes and those that stand aside do not belong together")
+        step = parts["steps"][i : i + 1]
+        if not (symbols.MIN_STEP <= float(step) <= symbols.MAX_STEP or (float(step) == 0 and not step.signbit())):
+            raise CorruptArtifactError(f"{name}: the step is {float(step)}, which no encoder writes")
+        found[name] = Packed(config.shape(name), "symbols", None, {"symbols": own, "escapes": values, "step": step})
+    if passed != len(escapes):
+        raise CorruptArtifactError(f"{PAYLOAD_FILE}: {len(escapes) - passed} codes stand aside that no symbol asks for")
+    for label, encoding in _POOLS.items():
+        at = 0
+        for name in _of(config, encoding):
+            values = parts[label][at : at + _count(config, name)].clone()
+            at += values.numel()
+            found[name] = Packed(config.shape(name), encoding, None, {"values": values.reshape(config.shape(name))})  # type: ignore[arg-type]
+    return {name: found[name] for name in config.tensors}
+
+
+def _of(config: SignatureConfig, encoding: str) -> list[str]:
+    return sorted(n for n, f in config.tensors.items() if f.encoding == encoding)
+
+
+def _count(config: SignatureConfig, name: str) -> int:
+    return math.prod(config.shape(name))
