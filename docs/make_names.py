@@ -27,7 +27,7 @@ def proofs(found: dict[str, Any]) -> list[str]:
         "## Equal outputs",
         "",
         f"`{found['command']}`: small seeded models in float64, weights copied through the table both ways, then one "
-        "4-bit signature of every tensor patched on both twins. Largest difference of the outputs, over all twins of "
+        "signature of every tensor patched on both twins. Largest difference of the outputs, over all twins of "
         "a table; *unrelated* is the least difference before the copy, which shows that the test can fail.",
         "",
         "| table | twins | unrelated | weights copied | one signature on both |",

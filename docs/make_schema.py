@@ -2,8 +2,8 @@
 
     python docs/make_schema.py
 
-What a schema cannot say (digests, one key depending on another object's keys, 4.0 for 4) is in
-docs/SPEC.md and checked by the code.
+What a schema cannot say (digests, one key depending on another object's keys, how names are folded, 4.0 for 4) is
+in docs/SPEC.md and checked by the code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from rws_hub import config, spec
+from rws_hub import compact, config, spec
 
 FILE = Path(__file__).with_name("config.schema.json")
 
@@ -31,12 +31,12 @@ def _whole(pattern: re.Pattern[str], ahead: str = "") -> dict[str, Any]:
 _HEX40, _HEX64, _WORD = (_whole(p) for p in (config._HEX40, config._HEX64, config._WORD))
 _REPO_ID = _whole(config._REPO_ID, ahead=r"(?!.*(?:\.\.|--))")
 _TENSOR_NAME = _whole(config._TENSOR_NAME) | {"maxLength": 256}
-_DIMENSION = {"minimum": 1, "maximum": 2**40}
+# Names that share a shape, since format 3.
+_PART = compact._PART.pattern.replace(r"\w", "[A-Za-z0-9_]")
+_PATTERN = _whole(re.compile(rf"(?:{_PART})(?:\.(?:{_PART}))*"))
+_DIMENSION = {"minimum": 1, "maximum": compact.MAX_DIMENSION}
 
-_NAMED_SHAPES = {
-    "propertyNames": _TENSOR_NAME,
-    "additionalProperties": {"type": "array", "items": {"type": "integer"} | _DIMENSION},
-}
+_NAMED_SHAPES = {"additionalProperties": {"type": "array", "items": {"type": "integer"} | _DIMENSION}}
 
 # Limits by class and field, merged into what the types say.
 _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
@@ -44,14 +44,6 @@ _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
     (spec.SignatureConfig, "format_version"): {"enum": list(range(1, spec.FORMAT_VERSION + 1))},
     (spec.SignatureConfig, "license"): _WORD,
     (spec.SignatureConfig, "digest"): _HEX64,
-    (spec.SignatureConfig, "tensors"): {
-        "minProperties": 1,
-        "propertyNames": _TENSOR_NAME,
-        "allOf": [
-            {"patternProperties": {"running_var$": {"properties": {"op": {"const": "multiply"}}}}},
-            {"patternProperties": {"^(?!.*running_var$)": {"properties": {"op": {"const": "add"}}}}},
-        ],
-    },
     (spec.SignatureConfig, "sources"): {
         "minItems": 2,
         "maxItems": 3,
@@ -67,18 +59,26 @@ _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
     (spec.Backbone, "revision"): _HEX40,
     (spec.Backbone, "layout"): _NAMED_SHAPES,
     (spec.Backbone, "head"): _NAMED_SHAPES,
+    (spec.Codec, "frame"): {"minimum": 1},
+    (spec.Codec, "escapes"): {"minimum": 0},
     (spec.Source, "sha256"): _HEX64,
     (spec.Payload, "sha256"): _HEX64,
     # 256 bytes in base64.
     (spec.Sketch, "values"): _whole(re.compile("[A-Za-z0-9+/]{342}==")),
 }
 
+_PRESENT = {"anyOf": [{"required": ["frame"]}, {"required": ["escapes"]}]}
+
 # Rules between the fields of one class.
 _RULES: dict[type, dict[str, Any]] = {
     spec.Codec: {
         "oneOf": [
-            {"properties": {"scheme": {"const": "uniform"}, "bits": {"minimum": 2, "maximum": 8}}},
-            {"properties": {"scheme": {"const": "float32"}, "bits": {"const": 32}}},
+            {
+                "properties": {"scheme": {"const": "entropy"}, "bits": {"enum": list(spec.WIDTHS)}},
+                "required": ["frame", "escapes"],
+            },
+            {"properties": {"scheme": {"const": "uniform"}, "bits": {"minimum": 2, "maximum": 8}}, "not": _PRESENT},
+            {"properties": {"scheme": {"const": "float32"}, "bits": {"const": 32}}, "not": _PRESENT},
         ]
     },
     spec.TensorFacts: {
@@ -93,12 +93,88 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of `config.json`, draft 2020-12."""
     definitions: dict[str, Any] = {}
     root = _object(spec.SignatureConfig, definitions)
+    root["properties"]["tensors"] = {}  # another form in every format
+    facts = definitions["TensorFacts"]
+    definitions["TensorGroup"] = _group(facts)
+    facts["properties"]["encoding"] = _without(facts["properties"]["encoding"], "symbols")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"config.json of a robust weight signature, format {spec.FORMAT_VERSION}",
+        "title": f"config.json of a robust weight signature, formats 1 to {spec.FORMAT_VERSION}",
         **root,
+        "oneOf": [_spelled_out(), _short()],
         "$defs": dict(sorted(definitions.items())),
     }
+
+
+def _spelled_out() -> dict[str, Any]:
+    """What formats 1 and 2 have of their own."""
+    table = {"required": ["table"]}
+    return {
+        "properties": {
+            "format_version": {"maximum": compact.SINCE - 1},
+            "backbone": {"properties": _named(_TENSOR_NAME, {})},
+            "codec": {"properties": {"scheme": {"enum": ["uniform", "float32"]}}},
+            "tensors": {
+                "type": "object",
+                "additionalProperties": {"$ref": "#/$defs/TensorFacts"},
+                "minProperties": 1,
+                "propertyNames": _TENSOR_NAME,
+                "allOf": [
+                    {"patternProperties": {"running_var$": {"properties": {"op": {"const": "multiply"}}}}},
+                    {"patternProperties": {"^(?!.*running_var$)": {"properties": {"op": {"const": "add"}}}}},
+                ],
+            },
+        },
+        "if": {"properties": {"format_version": {"const": 2}}},
+        "then": {"properties": {"backbone": table}},
+        "else": {"properties": {"backbone": {"not": table}}},
+    }
+
+
+def _short() -> dict[str, Any]:
+    """What format 3 has of its own."""
+    return {
+        "properties": {
+            "format_version": {"const": compact.SINCE},
+            "backbone": {"properties": _named(_PATTERN, {"maxItems": compact.MAX_AXES})},
+            "codec": {"properties": {"scheme": {"const": "entropy"}}},
+            "tensors": {"type": "array", "items": {"$ref": "#/$defs/TensorGroup"}, "minItems": 1},
+        }
+    }
+
+
+def _named(names: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
+    return {k: {"propertyNames": names, "additionalProperties": shape} for k in compact._FOLDED}
+
+
+def _group(facts: dict[str, Any]) -> dict[str, Any]:
+    """Tensors that have the first four facts in common."""
+    kind = {k: facts["properties"][k] for k in compact._KIND}
+    numbers = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    variance = {"pattern": "running_var$"}
+    return {
+        "description": "Stored deltas of one kind: name -> relative_error and relative_norm.",
+        "type": "object",
+        "properties": kind
+        | {"encoding": _without(kind["encoding"], "codes"), "granularity": {"type": "null"}}
+        | {
+            "tensors": {
+                "type": "object",
+                "additionalProperties": numbers,
+                "minProperties": 1,
+                "propertyNames": _TENSOR_NAME,
+            }
+        },
+        "required": [*kind, "tensors"],
+        "additionalProperties": False,
+        "if": {"properties": {"op": {"const": "multiply"}}},
+        "then": {"properties": {"tensors": {"propertyNames": variance}}},
+        "else": {"properties": {"tensors": {"propertyNames": {"not": variance}}}},
+    }
+
+
+def _without(choice: dict[str, Any], value: str) -> dict[str, Any]:
+    return choice | {"enum": [v for v in choice["enum"] if v != value]}
 
 
 def text() -> str:

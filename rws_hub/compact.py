@@ -1,6 +1,6 @@
 """The short spelling of a config: names that share a value on one line, tensors by kind (docs/SPEC.md, section 2).
 
-    "layer{1,2}.{0,1}.bn{1,2}.{bias,weight}": [64]
+    "layer1.{0,1}.{bn1,bn2}.{bias,weight}": [64]
 
 stands for all names that come of taking one word of each brace. What a config says, and its seal, do not hang on the
 spelling: `expand` gives back what `compact` was given, and only what `compact` writes is read.
@@ -21,6 +21,8 @@ from rws_hub.errors import CorruptArtifactError
 SINCE = 3
 # Names that one table of a config can hold, characters of one of them, and of all.
 MAX_NAMES, MAX_LENGTH, MAX_CHARACTERS = 65_536, 256, 1_048_576
+# Dimensions that a shape can have, and the largest of them: a pattern repeats its shape for every name.
+MAX_AXES, MAX_DIMENSION = 16, 2**40
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
 _PART = re.compile(r"\{([0-9]{1,5})\.\.([0-9]{1,5})\}|\{(\w+(?:,\w+)+)\}|(\w+)", re.ASCII)
@@ -89,7 +91,7 @@ def unfold(table: Any, where: str) -> dict[str, Any]:
     """The opposite of `fold`.
 
     Raises:
-        CorruptArtifactError: a pattern that is none, a name twice, too many names.
+        CorruptArtifactError: a pattern that is none, a name twice, too many names, a shape that cannot be.
     """
     if not isinstance(table, dict):
         raise CorruptArtifactError(f"{where}: expected an object, found {type(table).__name__}")
@@ -98,10 +100,10 @@ def unfold(table: Any, where: str) -> dict[str, Any]:
     for pattern, value in table.items():
         count, length = _measure(pattern, where)
         characters += count * length
-        if count + len(found) > MAX_NAMES or characters > MAX_CHARACTERS:
-            raise CorruptArtifactError(
-                f"{where}: more than {MAX_NAMES:,} names, or than {MAX_CHARACTERS:,} characters in them"
-            )
+        _check_size(len(found) + count, characters, where)
+        axes = value if isinstance(value, list) else []
+        if len(axes) > MAX_AXES or any(type(d) is int and abs(d) > MAX_DIMENSION for d in axes):
+            raise CorruptArtifactError(f"{where}: {pattern[:80]} has an impossible shape")
         for name in _names(pattern):
             if name in found:
                 raise CorruptArtifactError(f"{where}: {name} occurs twice")
@@ -113,15 +115,25 @@ def _spelled_out(groups: Any, where: str) -> dict[str, Any]:
     if not isinstance(groups, list):
         raise CorruptArtifactError(f"{where}: tensors must be a list since format {SINCE}")
     tensors: dict[str, Any] = {}
+    characters = 0
     for i, group in enumerate(groups):
         if not isinstance(group, dict) or set(group) != {*_KIND, "tensors"} or not isinstance(group["tensors"], dict):
             raise CorruptArtifactError(f"{where}: tensors[{i}] must hold {', '.join(_KIND)} and tensors, and no more")
         for name, pair in group["tensors"].items():
             if not isinstance(pair, list) or len(pair) != 2 or name in tensors:
                 raise CorruptArtifactError(f"{where}: tensors[{i}]: {name[:80]!r} must occur once, with two numbers")
+            characters += len(name)
+            _check_size(len(tensors) + 1, characters, f"{where}: tensors")  # no more than the layout can hold
             kind = {k: group[k] for k in _KIND}
             tensors[name] = {**kind, "relative_error": pair[0], "relative_norm": pair[1]}
     return {name: tensors[name] for name in in_order(tensors)}
+
+
+def _check_size(names: int, characters: int, where: str) -> None:
+    if names > MAX_NAMES or characters > MAX_CHARACTERS:
+        raise CorruptArtifactError(
+            f"{where}: more than {MAX_NAMES:,} names, or than {MAX_CHARACTERS:,} characters in them"
+        )
 
 
 def _kind(facts: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -197,6 +209,8 @@ def _parts(pattern: str) -> list[Sequence[str] | range] | None:
 
 def _measure(pattern: str, where: str) -> tuple[int, int]:
     """How many names a pattern stands for, and the length of the longest, without spelling out any of them."""
+    if pattern.count(",") >= MAX_NAMES:  # as many names at least; to take it apart would need much memory
+        return pattern.count(",") + 1, 1
     parts = _parts(pattern)
     if parts is not None and all(map(len, parts)):
         lengths = (len(str(p[-1])) if isinstance(p, range) else max(map(len, p)) for p in parts)

@@ -13,6 +13,7 @@ else:
     from backports import zstd
 
 _LEVEL = 19
+_MAGIC = (0xFD2FB528).to_bytes(4, "little")
 # The largest window that a reader of zstd has to support by default.
 _WINDOW_LOG = 27
 
@@ -37,6 +38,8 @@ def decompress(frame: bytes | memoryview, size: int, where: str) -> bytes:
     Raises:
         CorruptArtifactError: no frame, another size, or anything behind it.
     """
+    if bytes(frame[:4]) != _MAGIC:  # zstd would skip a frame of another kind without a word
+        raise CorruptArtifactError(f"{where}: the compressed codes do not begin as a zstd frame does")
     try:
         stated = zstd.get_frame_info(frame).decompressed_size
         if stated != size:

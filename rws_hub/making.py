@@ -19,11 +19,11 @@ from rws_hub.extract import Extracted, Trio, extract
 from rws_hub.layers import SHALLOW_SHARE, LayerRule
 from rws_hub.payload import parts_of, write_payload
 from rws_hub.pools import pool
-from rws_hub.rate import DEFAULT_ERROR, Target
+from rws_hub.rate import Target
 from rws_hub.sources import CanonicalWeights
-from rws_hub.spec import FORMAT, Backbone, Codec, Corruption, Extraction, Payload, SignatureConfig
+from rws_hub.spec import DEFAULT_ERROR, FORMAT, Backbone, Codec, Corruption, Extraction, Payload, SignatureConfig
 
-_BITS = (0.1, 12.0)
+_BITS = (0.1, 8.0)
 _ERRORS = (0.001, 0.9)
 # How often a size is aimed at, and from which share of it on it is met.
 _ATTEMPTS, _MET = 8, 0.985

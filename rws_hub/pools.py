@@ -28,15 +28,13 @@ def pool(tensors: Mapping[str, Packed], width: int) -> dict[str, torch.Tensor]:
     wide = [p for _, p in sorted(tensors.items()) if p.encoding == "symbols"]
     size = sum(stream_bytes(math.prod(p.shape), width) for p in wide)
     frame = frames.compress((p.parts["symbols"].numpy().data for p in wide), size)
-    found = {
-        "frame": torch.frombuffer(bytearray(frame), dtype=torch.uint8),
-        "escapes": torch.cat([torch.empty(0, dtype=torch.int16), *(p.parts["escapes"] for p in wide)]),
-        "steps": torch.cat([torch.empty(0), *(p.parts["step"] for p in wide)]),
-    }
+    found = {"frame": [torch.frombuffer(bytearray(frame), dtype=torch.uint8)]}
+    for label, part in (("escapes", "escapes"), ("steps", "step")):
+        found[label] = [p.parts[part] for p in wide]
     for label, encoding in _POOLS.items():
-        values = [p.parts["values"].reshape(-1) for _, p in sorted(tensors.items()) if p.encoding == encoding]
-        found[label] = torch.cat(values) if values else torch.empty(0)
-    return {label: tensor for label, tensor in found.items() if tensor.numel()}
+        found[label] = [p.parts["values"].reshape(-1) for _, p in sorted(tensors.items()) if p.encoding == encoding]
+    pooled = {label: torch.cat(parts) for label, parts in found.items() if parts}
+    return {label: tensor for label, tensor in pooled.items() if tensor.numel()}
 
 
 def specs(config: SignatureConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -66,8 +64,8 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
     width = config.codec.bits
     size = symbol_bytes(config)
     data = frames.decompress(parts["frame"].numpy().data, size, PAYLOAD_FILE)
-    stream = torch.frombuffer(bytearray(data), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
-    escapes = parts.get("escapes", torch.empty(0, dtype=torch.int16))
+    stream = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[:size]
+    escapes = parts.get("escapes", torch.empty(0, dtype=torch.int16, device="cpu"))
     found: dict[str, Packed] = {}
     at = passed = 0
     for i, name in enumerate(_of(config, "symbols")):

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from rws_hub.spec import WIDTHS
 from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, top
 
-# The relative error of the codes where nothing else is asked for (measured: docs/DECISIONS.md).
-DEFAULT_ERROR = 0.35
 # A value is rounded up from here on, not from 0.5: fewer bits for the little error that it adds.
 ROUND_UP = 0.6
 # Elements of one tensor that are looked at.
@@ -111,15 +109,13 @@ def choose(sample: Sample, target: Target) -> Grid:
         codes = _codes(sample.values, step)
         if target.kind == "error":
             return float(sample.weights @ (codes * step - sample.values) ** 2) > target.value**2 * total
-        return _entropy(codes, sample.weights) <= target.value
+        return _rate(codes, sample.weights) <= target.value
 
     # No code has to be clamped at the finest one.
     finest = max(rms * _FINEST, sample.largest / MAX_CODE)
     below, above = _threshold(misses, finest, max(rms * _COARSEST, 2 * finest))
     step = _step(below if target.kind == "error" else above)
-    codes = _codes(sample.values, step)
-    beyond = float(sample.weights[codes > top(WIDTHS[0])].sum() / sample.weights.sum())
-    return Grid(step, WIDTHS[0] if beyond <= _RARE else WIDTHS[1])
+    return Grid(step, _width(_codes(sample.values, step), sample.weights))
 
 
 def _step(wanted: float) -> float:
@@ -130,7 +126,7 @@ def _step(wanted: float) -> float:
 def quantize(values: torch.Tensor, step: float) -> torch.Tensor:
     """Codes, int32, of the shape of `values` (float32)."""
     if step == 0.0:
-        return torch.zeros(values.shape, dtype=torch.int32)
+        return torch.zeros_like(values, dtype=torch.int32)
     magnitude = values.abs().double().div_(step).add_(1 - ROUND_UP).floor_().clamp_(max=MAX_CODE)
     return torch.copysign(magnitude, values).to(torch.int32)
 
@@ -139,12 +135,19 @@ def _codes(magnitudes: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     return np.floor(magnitudes / step + (1 - ROUND_UP))
 
 
-def _entropy(codes: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Bits of one code, its sign counted."""
-    shares = np.bincount(np.minimum(codes, 2**15).astype(np.int64), weights)
-    shares = shares[shares > 0] / shares.sum()
-    zero = float(weights[codes == 0].sum() / weights.sum())
-    return float(-(shares * np.log2(shares)).sum()) + (1 - zero)
+def _width(codes: NDArray[np.float64], weights: NDArray[np.float64]) -> int:
+    """Bits of a symbol: 4, unless too many codes would stand aside."""
+    return WIDTHS[0] if float(weights[codes > top(WIDTHS[0])].sum() / weights.sum()) <= _RARE else WIDTHS[1]
+
+
+def _rate(codes: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Bits of one code: the entropy of its symbol, sign and all, and 16 more where it stands aside."""
+    largest = top(_width(codes, weights))
+    counts = np.bincount(np.minimum(codes, largest + 1).astype(np.int64), weights, largest + 2)
+    shares = counts / counts.sum()
+    zero, aside = shares[0], shares[-1]
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum() + (1 - zero - aside) + 16 * aside)
 
 
 def _threshold(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import textwrap
 from typing import Any
@@ -90,8 +89,7 @@ def _backbone(facts: dict[str, Any]) -> str:
 
 def _codec(config: SignatureConfig) -> str:
     if config.codec.scheme == "entropy":
-        coded = sum(math.prod(config.shape(n)) for n, f in config.tensors.items() if f.encoding == "symbols")
-        return f"entropy-coded, {8 * (config.codec.frame or 0) / max(1, coded):.2f} bits a weight"
+        return f"entropy-coded, {config.coded_bits:.2f} bits a weight"
     return "float32, as they are" if config.codec.scheme == "float32" else f"codes of {config.codec.bits} bits"
 
 

@@ -118,10 +118,11 @@ class RobustWeightSignature:
             dataset: what it was trained on, one word or a Hub id.
             layers: "shallow" (a prefix of the layers, chosen from the measured differences), the number of
                 first layers, or a list of shell-style name patterns.
-            bits: about how many bits an entropy-coded weight takes, such as 2 or 1.5; 32 for plain float32. Vectors
-                are kept in half precision or better.
-            error: instead, the relative error ||decoded - delta|| / ||delta|| of all coded weights together. The
-                default is an error of `rate.DEFAULT_ERROR`.
+            bits: how many bits a coded weight takes, nearly: 0.1 to 8, such as 1.5; or 32 for plain float32.
+                Matrices and kernels are rounded to multiples of one step and entropy-coded, vectors are kept in half
+                precision or better. Pass at most one of `bits`, `error` and `max_bytes`.
+            error: instead, the relative error ||decoded - delta|| / ||delta|| of all coded weights together, nearly:
+                0.001 to 0.9. Where none of the three is given it is `spec.DEFAULT_ERROR`.
             max_bytes: instead, what config and payload may take on disk together; as fine as fits.
             batchnorm: "delta": affine parameters and statistics are part of the patch; "none": left alone.
             alpha: recommended patch strength, unitless.

@@ -25,6 +25,8 @@ FORMAT = "rws"
 FORMAT_VERSION = 3
 MAX_CONFIG_BYTES = 16 * 2**20
 
+# The relative error of coded weights where nothing else is asked for (measured: docs/EVIDENCE.md, 4a).
+DEFAULT_ERROR = 0.35
 # Bits that a symbol of an entropy-coded delta can have.
 WIDTHS = (4, 8)
 # Compressed symbols may become so many times larger, so that a small file takes no memory worth speaking of. So many
@@ -222,6 +224,12 @@ class SignatureConfig:
     def body_parameters(self) -> int:
         """How many weights and statistics the whole body has."""
         return sum(math.prod(s) for s in self.backbone.layout.values())
+
+    @property
+    def coded_bits(self) -> float:
+        """Bits that an entropy-coded weight takes, those that stand aside counted; 0 where there is none."""
+        coded = sum(math.prod(self.shape(n)) for n, f in self.tensors.items() if f.encoding == "symbols")
+        return (8 * (self.codec.frame or 0) + 16 * (self.codec.escapes or 0)) / coded if coded else 0.0
 
     def to_text(self) -> str:
         """The text of `config.json`. Same config, same text."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import torch
 
 from rws_hub.errors import CorruptArtifactError
+from rws_hub.spec import stream_bytes
 
 MAX_CODE = 2**15 - 1
 # A step that is not zero lies between these: no product with a code is subnormal (some machines flush those to zero)
 # or infinite.
 MIN_STEP, MAX_STEP = 2.0**-126, 2.0**112
+# Elements worked on at a time.
+_BLOCK = 2**16
 
 
 def top(width: int) -> int:
@@ -24,17 +27,19 @@ def top(width: int) -> int:
 
 def pack(codes: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes, integers of any shape within +-MAX_CODE -> symbols (uint8) and escapes (int16)."""
-    flat, largest = codes.reshape(-1).to(torch.int32), top(width)
-    beyond = flat.abs() > largest
-    symbols = torch.where(beyond, 2 * largest + 1, flat + largest).to(torch.uint8)
-    escapes = flat[beyond].to(torch.int16)
-    if width == 8:
-        return symbols, escapes
-    half = -(-len(flat) // 2)
-    stream = symbols[:half].clone()
-    stream |= largest << 4  # what lies behind the last element is code 0
-    stream[: len(flat) - half] = symbols[:half][: len(flat) - half] | symbols[half:] << 4
-    return stream, escapes
+    largest = top(width)
+    stream = torch.zeros(stream_bytes(codes.numel(), width), dtype=torch.uint8, device="cpu")
+    escapes = []
+    for i, run in enumerate(codes.reshape(-1).split(len(stream))):  # type: ignore[no-untyped-call]
+        for at in range(0, len(run), _BLOCK):
+            block = run[at : at + _BLOCK].to(torch.int32)
+            beyond = block.abs() > largest
+            escapes.append(block[beyond].to(torch.int16))
+            found = torch.where(beyond, 2 * largest + 1, block + largest).to(torch.uint8)
+            stream[at : at + len(found)] |= found << (4 * i)
+    if width == 4 and codes.numel() % 2:
+        stream[-1] |= largest << 4  # what lies behind the last element is code 0
+    return stream, torch.cat(escapes)
 
 
 def unpack(stream: torch.Tensor, escapes: torch.Tensor, width: int, count: int) -> torch.Tensor:

@@ -105,7 +105,7 @@ def test_extract_what_does_not_work(rws: Run, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "sig")
     assert "family" in failed(rws(*EXTRACT, "--standard", clean, "--robust", other, *out))
     assert "no such file" in failed(rws(*EXTRACT, "--standard", clean, "--robust", tmp_path / "no", *out))
-    assert "from 0.1 to 12" in failed(rws(*EXTRACT, "--bits", "16", "--standard", clean, "--robust", robust, *out))
+    assert "from 0.1 to 8" in failed(rws(*EXTRACT, "--bits", "16", "--standard", clean, "--robust", robust, *out))
     assert "cannot be met" in failed(
         rws(*EXTRACT, "--target-bytes", "999", "--standard", clean, "--robust", robust, *out)
     )

@@ -44,7 +44,11 @@ def diagnosis(source, target):
 
 
 CASES = {
-    "width": (tiny_vit, lambda: tiny_vit(embed_dim=96), "another shape (30 of 30 tensors): cls_token is [1, 1, 48] in"),
+    "width": (
+        tiny_vit,
+        lambda: tiny_vit(embed_dim=96),
+        "another shape (30 of 30 tensors): blocks.0.attn.proj.weight is [48, 48] in",
+    ),
     "patch size": (
         tiny_vit,
         lambda: tiny_vit(patch_size=4),
@@ -73,7 +77,7 @@ CASES = {
     "a part": (
         tiny_vit,
         lambda: hf_vit(hidden_size=96),
-        "another shape (28 of 30 tensors): cls_token is [1, 1, 48] in the signature and [1, 1, 96] here",
+        "another shape (28 of 30 tensors): blocks.0.attn.proj.weight is [48, 48] in the signature and [96, 96] here",
     ),
     "positions": (
         tiny_vit,

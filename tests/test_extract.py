@@ -206,8 +206,8 @@ def test_identical_models_hold_nothing_to_extract():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"bits": 0.05}, "bits=0.05: expected a number from 0.1 to 12, or 32 for plain float32"),
-        ({"bits": 16}, "bits=16: expected a number from 0.1 to 12, or 32 for plain float32"),
+        ({"bits": 0.05}, "bits=0.05: expected a number from 0.1 to 8, or 32 for plain float32"),
+        ({"bits": 16}, "bits=16: expected a number from 0.1 to 8, or 32 for plain float32"),
         ({"batchnorm": "keep"}, "batchnorm='keep': expected 'delta' or 'none'"),
         ({"alpha": float("nan")}, "alpha of 'fog' must be a finite number, found nan"),
         ({"alpha": float("inf")}, "alpha of 'fog' must be a finite number, found inf"),
@@ -247,8 +247,30 @@ def test_nothing_is_called_projected_where_there_was_no_direction():
     assert not any(f.projected for f in facts.values())
 
 
-def test_the_default_device_does_not_matter():
+@pytest.mark.parametrize("bits", [4, 32])
+def test_neither_the_default_device_nor_the_default_dtype_matters(bits, tmp_path):
     standard, robust = tiny_resnet(), perturbed(tiny_resnet(), 0.1, 1)
-    expected = extract(standard, robust)
-    with torch.device("meta"):
-        assert extract(standard, robust).payload == expected.payload
+    expected = extract(standard, robust, bits=bits)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = extract(standard, robust, bits=bits)
+            found.save_pretrained(tmp_path)
+            loaded = RobustWeightSignature.from_pretrained(tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.payload == expected.payload
+    assert all(torch.equal(loaded.delta(n), expected.delta(n)) for n in expected.names)
+
+
+@pytest.mark.parametrize("block", [64, 2**30])
+@pytest.mark.parametrize("options", [{"error": 0.3}, {"bits": 6}, {"max_bytes": 60_000}], ids=str)
+def test_how_much_is_read_at_a_time_decides_nothing(block, options, monkeypatch):
+    standard = tiny_resnet()
+    robust = perturbed(standard, 0.02, 1)
+    options = {"bits": None, "layers": 3, **options}
+    expected = extract(standard, robust, **options)
+    monkeypatch.setattr("rws_hub.extract._BLOCK", block)
+    monkeypatch.setattr("rws_hub.codec._BLOCK", block)
+    monkeypatch.setattr("rws_hub.symbols._BLOCK", block)
+    assert extract(standard, robust, **options).payload == expected.payload

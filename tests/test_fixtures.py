@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from builders import tiny_resnet, tiny_signature, tiny_vit
 
 from rws_hub import RobustWeightSignature, plan_patch
+from rws_hub.frames import zstd
 from rws_hub.spec import CONFIG_FILE, FORMAT_VERSION, PAYLOAD_FILE
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -43,14 +46,36 @@ def test_the_fixtures_of_version_1_hold_every_choice():
     assert {s.config.extraction.recipe for s in signatures} == {"two-branch", "from-clean"}
 
 
-def test_the_fixtures_of_version_1_still_fit_their_models():
-    for kind, model in (("resnet", tiny_resnet()), ("vit", tiny_vit(embed_dim=24))):
-        signature = RobustWeightSignature.from_pretrained(FIXTURES / "v1" / kind)
-        assert plan_patch(model, signature).ok
+def test_the_fixtures_of_version_3_hold_every_choice():
+    signatures = [RobustWeightSignature.from_pretrained(f) for f in FOLDERS if f.parent.name == "v3"]
+    assert {s.config.codec.bits for s in signatures} == {4, 8}
+    assert {t.encoding for s in signatures for t in s.config.tensors.values()} == {"symbols", "float16", "float32"}
+    for signature in signatures:
+        wide = [(n, p) for n, p in signature.tensors.items() if p.encoding == "symbols"]
+        aside = [len(p.parts["escapes"]) for _, p in wide]
+        assert max(aside) > 0 and (signature.config.codec.bits == 8 or min(aside) == 0)
+        assert signature.config.codec.bits == 8 or any(signature.elements(n) % 2 for n, _ in wide)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "model"),
+    [
+        ("v1", "resnet", tiny_resnet()),
+        ("v1", "vit", tiny_vit(embed_dim=24)),
+        ("v3", "resnet", tiny_resnet(channels=[9, 16, 32, 64])),
+        ("v3", "vit", tiny_vit(embed_dim=24)),
+    ],
+)
+def test_the_fixtures_still_fit_their_models(version, kind, model):
+    assert plan_patch(model, RobustWeightSignature.from_pretrained(FIXTURES / version / kind)).ok
 
 
 def half(raw):
     return [v[0] for v in struct.iter_unpack("<e", raw)]
+
+
+def single(raw):
+    return [v[0] for v in struct.iter_unpack("<f", raw)]
 
 
 def bfloat(raw):
@@ -64,10 +89,31 @@ def count(shape):
     return total
 
 
-def decode_by_the_book(folder):
-    """Name -> little-endian binary32 bytes, by docs/SPEC.md, sections 2, 5 and 6, and the standard library."""
-    text = (folder / CONFIG_FILE).read_text("utf-8")
-    config = json.loads(text)
+def spelled_out(pattern):
+    """`a.{0..2}.{b,w}` -> every name that it stands for."""
+    parts = []
+    for part in re.findall(r"\{[^}]*\}|[^.{}]+", pattern):
+        first, dots, last = part.strip("{}").partition("..")
+        numbers = [str(i) for i in range(int(first), int(last) + 1)] if dots else part.strip("{}").split(",")
+        parts.append(numbers)
+    return [".".join(words) for words in itertools.product(*parts)]
+
+
+def long_form(config):
+    """What the short spelling of format 3 stands for."""
+    tables = {k: {n: s for p, s in config["backbone"][k].items() for n in spelled_out(p)} for k in ("layout", "head")}
+    tensors = {}
+    for group in config["tensors"]:
+        for name, (error, norm) in group["tensors"].items():
+            kind = {k: v for k, v in group.items() if k != "tensors"}
+            tensors[name] = kind | {"relative_error": error, "relative_norm": norm}
+    return config | {"backbone": config["backbone"] | tables, "tensors": tensors}
+
+
+def read_by_the_book(folder):
+    """Config, in its long form, and a way to read the bytes of a tensor of the payload."""
+    config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
+    config = long_form(config) if config["format_version"] == 3 else config
     sealed = {k: v for k, v in config.items() if k not in ("description", "digest")}
     canonical = json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert hashlib.sha256(canonical.encode()).hexdigest() == config["digest"]
@@ -78,31 +124,64 @@ def decode_by_the_book(folder):
     header = json.loads(payload[8:start])
 
     def raw(name):
-        first, last = header[name]["data_offsets"]
+        first, last = header[name]["data_offsets"] if name in header else (0, 0)
         return payload[start + first : start + last]
 
+    return config, raw
+
+
+def decode_by_the_book(folder):
+    """Name -> little-endian binary32 bytes, by docs/SPEC.md, sections 2, 5 and 6, and the standard library."""
+    config, raw = read_by_the_book(folder)
+    decode = entropy_coded if config["codec"]["scheme"] == "entropy" else of_equal_length
+    values = decode(config, raw)
+    return {name: struct.pack(f"<{len(v)}f", *v) for name, v in values.items()}
+
+
+def of_equal_length(config, raw):
+    """Formats 1 and 2."""
     decoded = {}
     bits = config["codec"]["bits"]
     for name, facts in config["tensors"].items():
         elements = count(config["backbone"]["layout"][name])
-        if facts["encoding"] == "float32":
-            decoded[name] = raw(f"{name}.values")
+        if facts["encoding"] != "codes":
+            decoded[name] = {"float16": half, "float32": single}[facts["encoding"]](raw(f"{name}.values"))
             continue
-        if facts["encoding"] == "float16":
-            values = half(raw(f"{name}.values"))
-        else:
-            scales, stream = bfloat(raw(f"{name}.scales")), raw(f"{name}.codes")
-            values = []
-            for element in range(elements):
-                group, place = divmod(element, 8)
-                word = int.from_bytes(stream[group * bits : (group + 1) * bits], "little")
-                code = ((word >> (bits * place)) & (2**bits - 1)) - 2 ** (bits - 1)
-                values.append(code * scales[element * len(scales) // elements])
-        decoded[name] = struct.pack(f"<{elements}f", *values)
+        scales, stream = bfloat(raw(f"{name}.scales")), raw(f"{name}.codes")
+        values = []
+        for element in range(elements):
+            group, place = divmod(element, 8)
+            word = int.from_bytes(stream[group * bits : (group + 1) * bits], "little")
+            code = ((word >> (bits * place)) & (2**bits - 1)) - 2 ** (bits - 1)
+            values.append(code * scales[element * len(scales) // elements])
+        decoded[name] = values
     return decoded
 
 
-@pytest.mark.parametrize("folder", [f for f in FOLDERS if f.parent.name == "v1"], ids=identify)
+def entropy_coded(config, raw):
+    """Format 3."""
+    width, frame = config["codec"]["bits"], raw("frame")
+    assert len(frame) == config["codec"]["frame"]
+    stream = iter(zstd.decompress(frame))
+    escapes = iter([v[0] for v in struct.iter_unpack("<h", raw("escapes"))])
+    steps, halves, singles = iter(single(raw("steps"))), iter(half(raw("halves"))), iter(single(raw("singles")))
+    decoded = {}
+    for name, facts in sorted(config["tensors"].items()):
+        elements = count(config["backbone"]["layout"][name])
+        if facts["encoding"] != "symbols":
+            decoded[name] = list(itertools.islice(halves if facts["encoding"] == "float16" else singles, elements))
+            continue
+        own = list(itertools.islice(stream, -(-elements * width // 8)))
+        fields = own if width == 8 else [b % 16 for b in own] + [b // 16 for b in own]
+        middle, step = 2 ** (width - 1) - 1, next(steps)
+        codes = [next(escapes) if f == 2 * middle + 1 else f - middle for f in fields[:elements]]
+        decoded[name] = [code * step for code in codes]
+        assert all(f == middle for f in fields[elements:])
+    assert all(next(rest, None) is None for rest in (stream, escapes, steps, halves, singles))
+    return decoded
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=identify)
 def test_a_reader_written_from_the_specification_agrees(folder):
     expected = json.loads((folder / "expected.json").read_text("utf-8"))
     assert {n: hashlib.sha256(b).hexdigest() for n, b in decode_by_the_book(folder).items()} == expected

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import runpy
 import typing
@@ -9,27 +10,33 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 from builders import tiny_signature
-from forge import DELETE, config_data, put, sealed, small_signature
-from test_config import RULES
+from forge import DELETE, config_data, old_signature, put, sealed, small_signature
+from test_config import NEW_RULES, RULES
 
-from rws_hub import codec, extract, kinship, layers, names, recognise, resolve, spec
+from rws_hub import codec, compact, extract, frames, kinship, layers, names, rate, recognise, resolve, spec, symbols
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError
 
 DOCS = Path(__file__).parent.parent / "docs"
 MAKE = runpy.run_path(str(DOCS / "make_schema.py"))
 VALIDATOR = jsonschema.Draft202012Validator(MAKE["schema"]())
-DATA = config_data(small_signature())
+DATA, NEW_DATA = config_data(old_signature()), config_data(small_signature())
+FIXTURES = sorted(Path(__file__).parent.glob("fixtures/v*/*/config.json"))
 
-# What no schema can say: one part of the file against another, products, 4.0 for 4.
+# What no schema can say: one part of the file against another, products, how names are folded, 4.0 for 4.
 BEYOND = (
     "conv.weight is touched but is not in the backbone's layout",
     "conv.weight is in the backbone's layout and in its head",
+    "conv.weight occurs twice",
+    "the names of backbone.layout are not folded as the format demands",
+    "'{2..1}' cannot be a tensor name",
     "has codes, but the codec is float32",
     "codec.bits: expected int, found 4.0",
+    "and 232 escapes cannot stand for 231 codes",
 )
-BEYOND_VALUES = ([2**20, 2**21],)
+BEYOND_VALUES = ([2**20, 2**21], [0.1, 0.1])
 
 
 def test_the_stored_schema_is_the_generated_one():
@@ -41,36 +48,51 @@ def test_the_stored_schema_is_the_generated_one():
     "make",
     [
         small_signature,
+        lambda: small_signature(12),
         lambda: small_signature(32),
+        old_signature,
         lambda: tiny_signature("resnet"),
         lambda: tiny_signature("vit", severity=None, dataset="org/data", base_model="timm/vit", base_revision="0" * 40),
     ],
-    ids=["small", "float32", "resnet", "vit"],
+    ids=["small", "escapes", "float32", "old", "resnet", "vit"],
 )
 def test_real_configs_are_valid(make):
     VALIDATOR.validate(config_data(make()))
 
 
-@pytest.mark.parametrize(("path", "value", "message"), RULES)
-def test_what_the_code_refuses_the_schema_refuses(path, value, message):
-    data = json.loads(sealed(put(DATA, path, value)))
+@pytest.mark.parametrize("file", FIXTURES, ids=lambda f: f"{f.parent.parent.name}-{f.parent.name}")
+def test_published_configs_are_valid(file):
+    VALIDATOR.validate(json.loads(file.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "value", "message"), [*((DATA, *r) for r in RULES), *((NEW_DATA, *r) for r in NEW_RULES)]
+)
+def test_what_the_code_refuses_the_schema_refuses(data, path, value, message):
+    data = json.loads(sealed(put(data, path, value)))
     assert VALIDATOR.is_valid(data) is (message in BEYOND or value in BEYOND_VALUES)
 
 
+@pytest.mark.parametrize("data", [DATA, NEW_DATA], ids=["old", "new"])
 @pytest.mark.parametrize(
     ("path", "value"),
     [
         ("surprise", 1),
         ("backbone.surprise", 1),
-        ("tensors/conv.weight/surprise", 1),
+        ("codec.surprise", 1),
         ("extraction.profile.0.surprise", 1),
         ("description", DELETE),
         ("codec.bits", DELETE),
         ("digest", DELETE),
         ("description", None),
         ("format", "peft"),
-        ("format_version", 3),
+        ("format_version", 1.5),
+        ("format_version", 2),
+        ("format_version", 4),
         ("format_version", "1"),
+        ("tensors", {}),
+        ("tensors", []),
+        ("tensors", None),
         ("extraction.profile", {}),
         ("extraction.profile.0.touched", 1),
         ("extraction.patterns", ["a", 1]),
@@ -81,8 +103,8 @@ def test_what_the_code_refuses_the_schema_refuses(path, value, message):
         ("payload.bytes", "1"),
     ],
 )
-def test_both_refuse(path, value):
-    data = put(DATA, path, value)
+def test_both_refuse(data, path, value):
+    data = put(data, path, value)
     assert not VALIDATOR.is_valid(data)
     with pytest.raises(ArtifactError):
         parse_config(sealed(data) if path != "digest" else json.dumps(data))
@@ -126,8 +148,16 @@ def test_the_specification_names_every_value_of_every_choice():
         f"at most {spec.MAX_CONFIG_BYTES // 2**20} MiB",
         f"SHALLOW_SHARE = {layers.SHALLOW_SHARE}",
         f"below {extract._DEAD_VARIANCE:g}",
-        f"at least {codec.MIN_ROW} elements",
         f"relative error of at most {codec.MAX_HALF_ERROR:g}",
+        f"at most {compact.MAX_NAMES:,} names and {compact.MAX_CHARACTERS:,} characters each",
+        f"no name more than {compact.MAX_LENGTH}, no shape more than {compact.MAX_AXES} dimensions",
+        f"each at most {symbols.MAX_CODE:,} in magnitude",
+        f"from 2^{math.log2(symbols.MIN_STEP):g} to 2^{math.log2(symbols.MAX_STEP):g}",
+        f"of a symbol, {spec.WIDTHS[0]} or {spec.WIDTHS[1]}, with entropy",
+        f"a window of at most 2^{frames._WINDOW_LOG} bytes",
+        f"more than {spec.MAX_EXPANSION:,} times `codec.frame`",
+        f"more than 2^{math.log2(spec.ALWAYS_EXPANDED):g} bytes",
+        f"floor(|v| / step + {1 - rate.ROUND_UP:g})",
         f"{kinship.SIZE} buckets",
         f"first {kinship.MAX_ELEMENTS:,} elements",
         *(f"| `{f.name}` | {', '.join(f'`{d}`' for d in f.dialects)} |" for f in names.families().values()),
@@ -136,3 +166,15 @@ def test_the_specification_names_every_value_of_every_choice():
 )
 def test_the_specification_states_the_numbers_of_the_code(statement):
     assert statement in " ".join(SPEC.split())
+
+
+def test_the_examples_of_the_specification_hold():
+    stream, escapes = symbols.pack(torch.tensor([-7, -1, 0, 1, 9]), 4)
+    assert f"The codes -7 -1 0 1 9 at b = 4 are the bytes `{stream.numpy().tobytes().hex(' ')}`" in SPEC
+    assert escapes.tolist() == [9]
+    old = torch.tensor([0x71, 0x98, 0x8F, 0x88], dtype=torch.uint8)
+    assert codec.unpack_bits(old, 4, 5).tolist() == [-7, -1, 0, 1, 7]
+    assert f"The codes -7 -1 0 1 7 at b = 4 are the bytes `{old.numpy().tobytes().hex(' ')}`" in SPEC
+    pattern, shape = re.search(r'`"(\S+)": (\[.*\])` for eight names', SPEC).groups()
+    assert compact.fold(compact.unfold({pattern: json.loads(shape)}, "")) == {pattern: json.loads(shape)}
+    assert len(compact.unfold({pattern: json.loads(shape)}, "")) == 8

@@ -174,7 +174,6 @@ def _sweep(
 def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, folder: Path) -> Sizes:
     """Bytes as the file system counts them."""
     config = signature.config
-    coded = sum(signature.elements(n) for n, f in config.tensors.items() if f.encoding == "symbols")
     with tempfile.TemporaryDirectory() as scratch:
         float32.save_pretrained(Path(scratch) / "signature")
         whole = sum((Path(scratch) / "signature" / n).stat().st_size for n in (CONFIG_FILE, PAYLOAD_FILE))
@@ -185,7 +184,7 @@ def _sizes(signature: RobustWeightSignature, float32: RobustWeightSignature, fol
         checkpoint=(folder / "clean.safetensors").stat().st_size,
         touched=config.touched_parameters,
         body=config.body_parameters,
-        bits=8 * config.codec.frame / coded if config.codec.frame else 32.0,
+        bits=config.coded_bits or 32.0,
         layers=tuple(u.unit for u in config.extraction.profile if u.touched),
         layers_total=len(config.extraction.profile),
     )

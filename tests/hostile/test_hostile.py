@@ -1,4 +1,7 @@
-"""Artifacts made to mislead. Each case is sealed again after the change, so only its own check can refuse it."""
+"""Artifacts made to mislead. Each case is sealed again after the change, so only its own check can refuse it.
+
+Of format 1, for what all formats have in common and for codes of equal length; `test_hostile_entropy.py` has the rest.
+"""
 
 import dataclasses
 import json
@@ -8,15 +11,15 @@ import time
 import tracemalloc
 
 import pytest
-from forge import DELETE, config_data, join, load, put, sealed, small_signature, split, vouched, with_bytes, with_header
+from forge import DELETE, config_data, join, load, old_signature, put, sealed, split, vouched, with_bytes, with_header
 
 from rws_hub import RobustWeightSignature
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError, CorruptArtifactError, FormatVersionError, NotASignatureError
 from rws_hub.payload import check_header, read_payload
-from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE
+from rws_hub.spec import CONFIG_FILE, FORMAT_VERSION, PAYLOAD_FILE
 
-SMALL = small_signature()
+SMALL = old_signature()
 DATA = config_data(SMALL)
 CODES, SCALES, VALUES = "conv.weight.codes", "conv.weight.scales", "norm.weight.values"
 
@@ -150,9 +153,13 @@ CONFIGS = {
     "another library's config": ('{"model_type": "vit", "hidden_size": 768}', NotASignatureError, "not that of a"),
     "an adapter's config": ('{"peft_type": "LORA"}', NotASignatureError, "not that of a robust weight signature"),
     "a list": ("[1]", NotASignatureError, "not that of a robust weight signature"),
-    "a newer format": (sealed(DATA | {"format_version": 3}), FormatVersionError, "pip install -U 'rws-hub>="),
+    "a newer format": (
+        sealed(DATA | {"format_version": FORMAT_VERSION + 1}),
+        FormatVersionError,
+        "pip install -U 'rws-hub>=",
+    ),
     "a newer format with keys of its own": (
-        sealed(DATA | {"format_version": 3, "rws_hub_version": "9.9", "new": 1}),
+        sealed(DATA | {"format_version": FORMAT_VERSION + 1, "rws_hub_version": "9.9", "new": 1}),
         FormatVersionError,
         "pip install -U 'rws-hub>=9.9'",
     ),
