@@ -34,10 +34,10 @@ def cell(estimate: dict[str, Any]) -> str:
     return text if estimate.get("sd") is None else f"{text} ± {100 * estimate['sd']:.1f}"
 
 
-def gained(row: dict[str, Any], kind: str = "corrupted") -> str:
+def gained(row: dict[str, Any], kind: str = "corrupted", *, places: int = 1) -> str:
     """Points over the first row of the same question, with the paired interval."""
-    found = row["gain"][kind]
-    return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+    mean, low, high = (f"{100 * row['gain'][kind][k]:+.{places}f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def table(rows: dict[str, Any], names: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evidence_read import BACKBONES, Answer, Found, points
+from evidence_read import BACKBONES, Answer, Found, gained, points
 
 _WHOLE, _SHALLOW = "patched, all layers", "patched, shallow layers"
 
@@ -74,12 +74,12 @@ def _bits(answer: Answer) -> list[str]:
     told = []
     for layers in ("all", "shallow"):
         rows = answer[layers]
-        lowest = min((b for b in rows if points(rows, b, "32") >= -0.2), key=int)
-        ratio = answer["checkpoint_bytes"] / rows[lowest]["bytes"]
+        least = min((r for r in rows.values() if r["gain"]["corrupted"]["mean"] >= -0.002), key=lambda r: r["bytes"])
+        ratio = answer["checkpoint_bytes"] / least["bytes"]
         told.append(
-            f"How few bits? With {layers} layers {lowest} are the fewest within 0.2 points of fp32; the fp32 "
-            "checkpoint is "
-            f"{ratio:.0f} times larger than that artifact."
+            f"How few bits? With {layers} layers, {least['bits']:.2f} bits per touched parameter (whole artifact on "
+            f"disk) are the fewest tried within 0.2 points of fp32 ({gained(least, places=2)}; clean "
+            f"{gained(least, 'clean', places=2)}); the fp32 checkpoint is {ratio:.0f} times larger than that artifact."
         )
     return told
 

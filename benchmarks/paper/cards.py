@@ -2,7 +2,7 @@
 
     python benchmarks/paper/cards.py --data FOLDER --work FOLDER
 
-ResNet, seed 0, the default of `extract` (shallow layers, 4 bits), measured on its own clean model, on one of another
+ResNet, seed 0, the default of `extract` (shallow layers), measured on its own clean model, on one of another
 seed, on its own model trained further, and on a CIFAR-100 model; each under its own corruption and the next of
 another kind, clean accuracy beside it.
 """

@@ -18,6 +18,7 @@ from rws_hub.evaluation.cells import CLEAN, Condition
 from rws_hub.evaluation.runner import Grid, Table, measure
 from rws_hub.evaluation.statistics import Right, gain, top1
 from rws_hub.evaluation.variants import Variant
+from rws_hub.spec import DEFAULT_ERROR
 from rws_hub.training.state import digest
 
 AS_IT_IS = Condition(CLEAN, 0)
@@ -93,12 +94,12 @@ class Lab:
         *,
         twin: Twin = "from-clean",
         layers: str | int = "all",
-        bits: int = 4,
+        error: float = DEFAULT_ERROR,
         batchnorm: bool = True,
         projected: bool = False,
     ) -> RobustWeightSignature:
-        """Extracted from the zoo; `layers` is "shallow", "all" or how many of the first."""
-        key = (dataset, corruption, seed, twin, layers, bits, batchnorm, projected)
+        """Extracted from the zoo; `layers` is "shallow", "all" or how many of the first; no error is plain float32."""
+        key = (dataset, corruption, seed, twin, layers, error, batchnorm, projected)
         if key not in self._signatures:
             zoo = self.zoo
             self._signatures[key] = RobustWeightSignature.extract(
@@ -110,7 +111,8 @@ class Lab:
                 dataset=dataset,
                 license="apache-2.0",
                 layers=["*"] if layers == "all" else layers,
-                bits=bits,
+                bits=None if error else 32,
+                error=error or None,
                 batchnorm="delta" if batchnorm else "none",
             )
         return self._signatures[key]

@@ -14,13 +14,14 @@ from rws_hub.corruptions import CORRUPTIONS
 from rws_hub.evaluation.cells import Condition
 from rws_hub.evaluation.statistics import top1
 from rws_hub.evaluation.variants import Variant, noise_of_same_norm
-from rws_hub.spec import SignatureConfig
+from rws_hub.spec import DEFAULT_ERROR, SignatureConfig
 
 Answer = dict[str, Any]
 MAIN, OTHER = "cifar10", "cifar100"
 _NORM_IMAGES = 1000
 ALPHAS = (-1.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-BITS = (32, 8, 6, 5, 4, 3, 2)
+# Relative errors of the coded weights; 0 is plain float32.
+ERRORS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
 
 
 def headline(lab: Lab) -> Answer:
@@ -107,7 +108,7 @@ def similarity(lab: Lab) -> Answer:
     names = [" ".join(map(str, k)) for k in keys] + [f"seeds {i}" for i in range(len(seeds_only))]
     answer: Answer = {"corruptions": list(lab.setting.corruptions)}
     for layers in ("all", "shallow"):
-        made = [lab.signature(*key, layers=layers, bits=32) for key in keys]
+        made = [lab.signature(*key, layers=layers, error=0.0) for key in keys]
         answer[layers] = _identification(keys, compare([*made, *seeds_only], names).overall.cosine, len(seeds_only))
     return answer
 
@@ -164,18 +165,19 @@ def bits(lab: Lab) -> Answer:
     answer: Answer = {}
     for layers in ("all", "shallow"):
         makers: dict[str, Maker] = {
-            str(b): (lambda c, s, b=b, layers=layers: _patched(lab, MAIN, c, s, layers, bits=b))  # type: ignore[misc]
-            for b in BITS
+            str(e): (lambda c, s, e=e, layers=layers: _patched(lab, MAIN, c, s, layers, error=e))  # type: ignore[misc]
+            for e in ERRORS
         }
         found = _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds))
-        for b in BITS:
+        for e in ERRORS:
             made = [
-                lab.signature(MAIN, c, s, layers=layers, bits=b)
+                lab.signature(MAIN, c, s, layers=layers, error=e)
                 for c in lab.setting.corruptions
                 for s in lab.setting.few_seeds
             ]
-            found[str(b)]["bytes"] = fmean(whole_bytes(s) for s in made)
-            found[str(b)]["touched"] = fmean(s.config.touched_parameters for s in made)
+            found[str(e)]["bytes"] = fmean(whole_bytes(s) for s in made)
+            found[str(e)]["touched"] = fmean(s.config.touched_parameters for s in made)
+            found[str(e)]["bits"] = fmean(8 * whole_bytes(s) / s.config.touched_parameters for s in made)
         answer[layers] = found
     standard = lab.zoo.standard(MAIN, 0) / "model.safetensors"
     return {"checkpoint_bytes": standard.stat().st_size, **answer}
@@ -226,7 +228,7 @@ def recipes(lab: Lab) -> Answer:
     for label, (twin, projected) in kinds.items():
         for layers in ("all", "shallow"):
             makers[f"{label}, {layers}"] = lambda c, s, t=twin, p=projected, k=layers: _with(  # type: ignore[misc]
-                _standard(lab, MAIN, s), lab.signature(MAIN, c, s, twin=t, layers=k, bits=32, projected=p)
+                _standard(lab, MAIN, s), lab.signature(MAIN, c, s, twin=t, layers=k, error=0.0, projected=p)
             )
     if not lab.setting.compared:
         return {}
@@ -277,9 +279,16 @@ def _standard(lab: Lab, dataset: str, seed: int) -> Variant:
 
 
 def _patched(
-    lab: Lab, dataset: str, corruption: str, seed: int, layers: str | int, *, bits: int = 4, alpha: float = 1.0
+    lab: Lab,
+    dataset: str,
+    corruption: str,
+    seed: int,
+    layers: str | int,
+    *,
+    error: float = DEFAULT_ERROR,
+    alpha: float = 1.0,
 ) -> Variant:
-    signature = lab.signature(dataset, corruption, seed, layers=layers, bits=bits)
+    signature = lab.signature(dataset, corruption, seed, layers=layers, error=error)
     return _with_all(_standard(lab, dataset, seed), [(signature, alpha)])
 
 
