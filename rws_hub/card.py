@@ -213,7 +213,7 @@ def _template() -> jinja2.Template:
         "percent": _percent,
         "number": "{:,}".format,
         "ratio": "{:,.1f}".format,
-        "significant": "{:.3g}".format,
+        "significant": "{:#.3g}".format,
         "plain": "{:g}".format,
         "bar": _bar,
     }
