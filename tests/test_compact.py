@@ -210,7 +210,7 @@ def test_as_many_names_as_are_allowed_are_read_and_folded_in_no_time():
         unfold({"{0..65535}": [1], "a": [1]}, "")
 
 
-SIGNATURES = [small_signature(), small_signature(12), tiny_signature("resnet"), tiny_signature("vit")]
+SIGNATURES = [small_signature(), small_signature(8), tiny_signature("resnet"), tiny_signature("vit")]
 
 
 @pytest.mark.parametrize("signature", SIGNATURES, ids=repr)

@@ -48,7 +48,7 @@ def test_the_stored_schema_is_the_generated_one():
     "make",
     [
         small_signature,
-        lambda: small_signature(12),
+        lambda: small_signature(8),
         lambda: small_signature(32),
         old_signature,
         lambda: tiny_signature("resnet"),
