@@ -5,6 +5,7 @@ Every sentence that judges is decided by the numbers, whichever way they fall. W
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -228,7 +229,12 @@ def normed(found: Found) -> list[str]:
     lines = [
         line for b, a in found.items() for line in (f"{BACKBONES[b]}:", "", *table(a, [n for n in a if n != "run"]), "")
     ]
-    return section("Batch norm: left alone, moved with the patch, re-estimated", "batchnorm", found, lines)
+    told = [
+        "Re-estimated means: on so many unlabelled images, corrupted like those that are then measured; for the column "
+        "of clean images, on clean ones. Which images are coming has to be known, and changes have to be noticed.",
+        "",
+    ]
+    return section("Batch norm: left alone, moved with the patch, re-estimated", "batchnorm", found, told + lines)
 
 
 def trained(found: Found) -> list[str]:
@@ -296,7 +302,7 @@ def page() -> str:
         versions = ", ".join(f"{k} {v}" for k, v in runs[-1]["versions"].items())
         machine = runs[-1]["machine"]
         lines += [f"{machine['cores']} cores ({machine['architecture']}), one thread for each backbone, {versions}."]
-    return "\n".join(lines).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
 if __name__ == "__main__":
