@@ -90,7 +90,7 @@ def matrices(
                 axes.text(
                     j,
                     i,
-                    f"{value:.2f}" if limit <= 1 else f"{value:+.0f}",
+                    f"{value:.2f}" if limit <= 1 else f"{round(value):+d}",
                     ha="center",
                     va="center",
                     fontsize=7.5,

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from evidence_read import BACKBONES, Answer, Found, gained, points
 
+WHAT_WAS_DONE = (
+    "Two small backbones, pretrained on 100 Tiny-ImageNet classes at 32 pixels, fine-tuned on CIFAR-10 and "
+    "CIFAR-100; for each of them several corruptions of all four kinds at severity 5 (`rws_hub.corruptions`, the "
+    "constants of CIFAR-10-C). Recipe `from-clean`, batch norm as `delta`, the codec's default error and alpha 1 "
+    'where nothing else is said; "all layers" is every layer but the head. The validation split chose every '
+    "epoch; the first test images, by default 4,000, were measured. Accuracies are top-1 in percent, means over "
+    "corruptions and seeds: [95 % interval, bootstrap over images] ± standard deviation over seeds; what is gained "
+    "has the paired interval. Settings, with the number of seeds of every question: "
+    "`benchmarks/paper/setting.py`. At the size of these models the numbers show patterns; those of large models "
+    "will differ. The full setting of the paper is `--setting full`, which needs a GPU and was not run."
+)
 _WHOLE, _SHALLOW = "patched, all layers", "patched, shallow layers"
 
 
@@ -109,8 +120,8 @@ def _batchnorm(answer: Answer) -> list[str]:
     return [
         f"Does re-estimating batch norm do as well? {'Yes' if alone > patched - 1 else 'No'}, but it needs no robust "
         f"model: on 1,000 unlabelled images of the same corruption it gains {alone:+.1f} points, "
-        f"{alone / patched:.0%} of the patch's {patched:+.1f} (clean, on clean images, {cost:+.1f}). Both together {both:+.1f}; a patch that "
-        f"leaves batch norm alone {none:+.1f}, and {later:+.1f} with re-estimation."
+        f"{alone / patched:.0%} of the patch's {patched:+.1f} (clean, on clean images, {cost:+.1f}). Both together "
+        f"{both:+.1f}; a patch that leaves batch norm alone {none:+.1f}, and {later:+.1f} with re-estimation."
     ]
 
 

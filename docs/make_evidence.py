@@ -11,15 +11,15 @@ from itertools import pairwise
 
 from evidence_plots import curves, matrices, profiles
 from evidence_read import BACKBONES, IMAGES, PAGE, Found, cell, gained, points, read, table
-from evidence_short import in_short
+from evidence_short import WHAT_WAS_DONE, in_short
 
 
 def section(title: str, question: str, found: Found, lines: Sequence[str]) -> list[str]:
     """A heading, what is known, and the commands that made it."""
-    commands = ", ".join(f"`{answer['run']['command']}`" for answer in found.values())
     missing = [BACKBONES[b] for b in BACKBONES if b not in found]
-    told = [f"Not measured yet: {', '.join(missing)} (`run.py --backbone ... {question}`).", ""] if missing else []
-    return [f"## {title}", "", *lines, "", *([f"Made by {commands}.", ""] if commands else []), *told]
+    told = f" Not measured: {', '.join(missing)}." if missing else ""
+    command = f"python benchmarks/paper/run.py --data FOLDER --work FOLDER {question}"
+    return [f"## {title}", "", *lines, "", f"Made by `{command}`.{told}", ""]
 
 
 def headline(found: Found, elsewhere: Found) -> list[str]:
@@ -276,15 +276,7 @@ def page() -> str:
         *in_short(found),
         "## What was done",
         "",
-        "Two small backbones, pretrained on 100 Tiny-ImageNet classes at 32 pixels, fine-tuned on CIFAR-10 and "
-        "CIFAR-100; for each of them several corruptions of all four kinds at severity 5 (`rws_hub.corruptions`, the "
-        "constants of CIFAR-10-C). Recipe `from-clean`, batch norm as `delta`, the codec's default error and alpha 1 "
-        'where nothing else is said; "all layers" is every layer but the head. The validation split chose every '
-        "epoch; the first test images, by default 4,000, were measured. Accuracies are top-1 in percent, means over "
-        "corruptions and seeds: [95 % interval, bootstrap over images] ± standard deviation over seeds; what is gained "
-        "has the paired interval. Settings, with the number of seeds of every question: "
-        "`benchmarks/paper/setting.py`. At the size of these models the numbers show patterns; those of large models "
-        "will differ. The full setting of the paper is `--setting full`, which needs a GPU and was not run.",
+        WHAT_WAS_DONE,
         "",
         *headline(found["headline"], found["elsewhere"]),
         *damaged(found["damage"]),
