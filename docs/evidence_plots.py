@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 # Okabe and Ito's: far apart for colour-blind eyes.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -51,6 +52,8 @@ def curves(file: Path, panels: dict[str, dict[str, Any]], x: str, *, log: bool =
             axes.axhline(100 * row["corrupted"]["mean"], color=_COLOURS[0], linestyle=style, linewidth=1, label=label)
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
         _tidy(axes, title, x, "top-1, %")
         axes.legend(fontsize=7.5, framealpha=0.9)
     figure.savefig(file, format="png")

@@ -65,11 +65,10 @@ def _similarity(answer: Answer) -> list[str]:
     seeds, data = rows["identified among other seeds"], rows["identified in the other data set"]
     return [
         f"Are signatures discriminative? {seeds[0]} of {seeds[1]} are nearest to one of their own corruption from "
-        "another "
-        f"seed, {data[0]} of {data[1]} across data sets (by chance one in {len(answer['corruptions'])}). But the "
-        "cosine of "
-        f"one corruption's signatures between seeds is {rows['same corruption, another seed']:.2f}, and with a mere "
-        f"difference of seeds {rows['difference of two seeds']:.2f} in absolute value."
+        f"another seed, {data[0]} of {data[1]} across data sets (by chance one in {len(answer['corruptions'])}). But "
+        f"the cosine of one corruption's signatures between seeds is {rows['same corruption, another seed']:.2f} only, "
+        f"that of different corruptions' made from one model {rows['another corruption, same seed']:.2f}; "
+        f"with a mere difference of seeds it is {rows['difference of two seeds']:.2f} in absolute value."
     ]
 
 

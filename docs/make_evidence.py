@@ -170,8 +170,8 @@ def adjustable(found: Found) -> list[str]:
         }
         lines.append(
             f"- {BACKBONES[backbone]}: patched weights are at most {answer['worst_ulp']:.2f} units in the last place "
-            "from "
-            f"theta + alpha * delta; after taking off, {answer['bytes_changed_after_removal']} bytes differ."
+            "(of the larger summand) from theta + alpha * delta; after taking off, "
+            f"{answer['bytes_changed_after_removal']} bytes differ."
         )
     if panels:
         curves(IMAGES / "evidence-alpha.png", panels, "alpha")

@@ -70,10 +70,20 @@ def test_links_lead_somewhere():
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_readme_holds_the_numbers_of_the_last_run():
+def test_readme_holds_the_numbers_of_the_last_run(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
     make = runpy.run_path(str(ROOT / "docs" / "make_readme.py"))
     found = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text("utf-8"))
     assert make["with_numbers"](README, found) == README, "run `make docs`"
+
+
+def test_the_page_of_evidence_holds_the_numbers_of_the_last_runs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = runpy.run_path(str(ROOT / "docs" / "make_evidence.py"))["page"]
+    page.__globals__["IMAGES"] = tmp_path
+    assert page() == (ROOT / "docs" / "EVIDENCE.md").read_text("utf-8"), "run `make docs`"
+    drawn = {f.name for f in tmp_path.iterdir()}
+    assert drawn == {f.name for f in (ROOT / "docs" / "images").glob("evidence-*.png")}
 
 
 def test_the_page_of_names_holds_the_numbers_of_the_last_runs():

@@ -377,7 +377,7 @@ def _identification(keys: list[tuple[str, str, int]], cosines: Any, seeds_only: 
 
 
 def _linearity(lab: Lab) -> Answer:
-    """Largest departure from theta + alpha * delta, in units of the last place; and bits that differ afterwards."""
+    """Largest departure from theta + alpha * delta, in ulp of the larger summand; and bytes that differ afterwards."""
     import torch
 
     model = lab.model(lab.zoo.standard(MAIN, 0), MAIN)
@@ -391,8 +391,9 @@ def _linearity(lab: Lab) -> Answer:
                 for name in signature.names:
                     if "running_var" in name:
                         continue
-                    exact = before[name].double() + alpha * signature.delta(name).double()
-                    spacing = torch.nextafter(exact.float().abs(), torch.tensor(torch.inf)) - exact.float().abs()
+                    own, added = before[name].double(), alpha * signature.delta(name).double()
+                    exact, larger = own + added, torch.maximum(own.abs(), added.abs()).float()
+                    spacing = torch.nextafter(larger, torch.tensor(torch.inf)) - larger
                     worst = max(worst, float(((live[name].double() - exact).abs() / spacing.double()).max()))
             after = model.state_dict()
             changed += sum(
