@@ -28,6 +28,14 @@ def read(question: str) -> Found:
     return found
 
 
+def section(title: str, question: str, found: Found, lines: Sequence[str]) -> list[str]:
+    """A heading, what is known, and the commands that made it."""
+    missing = [BACKBONES[b] for b in BACKBONES if b not in found]
+    told = f" Not measured: {', '.join(missing)}." if missing else ""
+    command = f"python benchmarks/paper/run.py --data FOLDER --work FOLDER {question}"
+    return [f"## {title}", "", *lines, "", f"Made by `{command}`.{told}", ""]
+
+
 def cell(estimate: dict[str, Any]) -> str:
     """Percent, with the interval over images and the spread over seeds."""
     text = f"{100 * estimate['mean']:.1f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"

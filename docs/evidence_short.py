@@ -75,7 +75,8 @@ def _similarity(answer: Answer) -> list[str]:
 def _transfer(answer: Answer) -> list[str]:
     gains = {t: (points(r, "patched"), points(r, "another corruption's")) for t, r in answer.items() if t != "run"}
     told = "; ".join(
-        f"{t} {own:+.1f} (another corruption's signature {other:+.1f})" for t, (own, other) in gains.items()
+        f"{t}: {'yes' if own > max(1, other + 1) else 'no'}, {own:+.1f} (another corruption's signature {other:+.1f})"
+        for t, (own, other) in gains.items()
     )
     return [f"Do they transfer? Points gained on corrupted images: {told}."]
 

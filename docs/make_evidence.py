@@ -6,20 +6,11 @@ Every sentence that judges is decided by the numbers, whichever way they fall. W
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 
 from evidence_plots import curves, matrices, profiles
-from evidence_read import BACKBONES, IMAGES, PAGE, Found, cell, gained, points, read, table
+from evidence_read import BACKBONES, IMAGES, PAGE, Found, cell, gained, points, read, section, table
 from evidence_short import WHAT_WAS_DONE, in_short
-
-
-def section(title: str, question: str, found: Found, lines: Sequence[str]) -> list[str]:
-    """A heading, what is known, and the commands that made it."""
-    missing = [BACKBONES[b] for b in BACKBONES if b not in found]
-    told = f" Not measured: {', '.join(missing)}." if missing else ""
-    command = f"python benchmarks/paper/run.py --data FOLDER --work FOLDER {question}"
-    return [f"## {title}", "", *lines, "", f"Made by `{command}`.{told}", ""]
 
 
 def headline(found: Found, elsewhere: Found) -> list[str]:
@@ -118,7 +109,11 @@ def discriminative(found: Found) -> list[str]:
 
 def transferable(found: Found) -> list[str]:
     """Other targets."""
-    lines: list[str] = []
+    lines = [
+        "Another seed is a model fine-tuned from the same pretrained weights in another order; another initialisation "
+        "was pretrained from other random weights.",
+        "",
+    ]
     for backbone, answer in found.items():
         for target, rows in answer.items():
             if target != "run":

@@ -44,7 +44,7 @@ def evidence() -> list[str]:
         f"| --- |{' ---: |' * len(answers)}",
     ]
     for label, name in _MAIN.items():
-        cells = [cell(answers[b][name]["corrupted"]) if name in answers[b] else "" for b in answers]
+        cells = [cell(answers[b][name]["corrupted"]) if name in answers[b] else "has none" for b in answers]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     for label, name in (("clean images, unpatched", "unpatched"), ("clean images, patched", "patched, all layers")):
         lines.append(f"| {label} | {' | '.join(cell(answers[b][name]['clean']) for b in answers)} |")
