@@ -62,12 +62,14 @@ def curves(file: Path, panels: dict[str, dict[str, Any]], x: str, *, log: bool =
 def profiles(file: Path, panels: dict[str, dict[str, Any]]) -> None:
     """Relative difference by layer, each curve scaled to its first layer, so that the shape is what is compared."""
     figure, all_axes = _figure(len(panels), 5.2)
+    labels = dict.fromkeys(label for answer in panels.values() for label in answer["relative"])
+    colours = dict(zip(labels, _COLOURS, strict=True))
     for axes, (title, answer) in zip(all_axes, panels.items(), strict=True):
-        for (label, values), colour in zip(answer["relative"].items(), _COLOURS, strict=True):
+        for label, values in answer["relative"].items():
             axes.plot(
                 range(len(values)),
                 [v / max(values) for v in values],
-                color=colour,
+                color=colours[label],
                 marker="o",
                 markersize=3.5,
                 label=label,
