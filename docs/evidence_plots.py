@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +81,21 @@ def profiles(file: Path, panels: dict[str, dict[str, Any]]) -> None:
     figure.savefig(file, format="png")
 
 
-def matrices(
-    file: Path, panels: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], columns: Sequence[str], unit: str
-) -> None:
+# A row's name -> a column's name -> a number.
+Matrix = Mapping[str, Mapping[str, float]]
+
+
+def matrices(file: Path, panels: Mapping[str, Matrix], unit: str) -> None:
     """Numbers as coloured tables, blue below zero and red above."""
     figure, all_axes = _figure(len(panels), 6.2, 5.2)
-    limit = max(abs(v) for m in panels.values() for row in m for v in row) or 1
+    limit = max(abs(v) for m in panels.values() for row in m.values() for v in row.values()) or 1
     for axes, (title, matrix) in zip(all_axes, panels.items(), strict=True):
-        axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-        for i, row in enumerate(matrix):
-            for j, value in enumerate(row):
+        columns = list(next(iter(matrix.values())))
+        axes.imshow(
+            [list(row.values()) for row in matrix.values()], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto"
+        )
+        for i, row in enumerate(matrix.values()):
+            for j, value in enumerate(row.values()):
                 colour = "white" if abs(value) > 0.6 * limit else "black"
                 axes.text(
                     j,
@@ -104,6 +109,6 @@ def matrices(
         axes.set_xticks(
             range(len(columns)), [c.replace("_", " ") for c in columns], rotation=45, ha="right", fontsize=8
         )
-        axes.set_yticks(range(len(rows)), [r.replace("_", " ") for r in rows], fontsize=8)
-        axes.set_title(f"{title} ({unit})", fontsize=10)
+        axes.set_yticks(range(len(matrix)), [r.replace("_", " ") for r in matrix], fontsize=8)
+        axes.set_title(f"{title}\n{unit}", fontsize=10)
     figure.savefig(file, format="png")

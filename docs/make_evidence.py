@@ -91,9 +91,14 @@ def discriminative(found: Found) -> list[str]:
     """Cosines and identification."""
     lines: list[str] = []
     if found:
-        names = next(iter(found.values()))["corruptions"]
-        panels = {f"{BACKBONES[b]}": a["all"]["between"] for b, a in found.items()}
-        matrices(IMAGES / "evidence-similarity.png", panels, names, names, "mean cosine between seeds")
+        panels = {
+            BACKBONES[b]: {
+                name: dict(zip(a["corruptions"], row, strict=True))
+                for name, row in zip(a["corruptions"], a["all"]["between"], strict=True)
+            }
+            for b, a in found.items()
+        }
+        matrices(IMAGES / "evidence-similarity.png", panels, "mean cosine between seeds")
         lines += ["![cosines between signatures of different seeds](images/evidence-similarity.png)", ""]
     for backbone, answer in found.items():
         lines += [f"{BACKBONES[backbone]}:", "", "| | all layers | shallow layers |", "| --- | ---: | ---: |"]
@@ -200,12 +205,9 @@ def specific(found: Found) -> list[str]:
     """Gain and harm under other corruptions."""
     lines: list[str] = []
     panels = {}
-    names: list[str] = []
-    columns: list[str] = []
     for backbone, answer in found.items():
         names = [n for n in answer if n != "run"]
-        columns = ["clean", *names]
-        panels[BACKBONES[backbone]] = [[100 * answer[n][c] for c in columns] for n in names]
+        panels[BACKBONES[backbone]] = {n: {c: 100 * answer[n][c] for c in ("clean", *names)} for n in names}
         harm = [100 * answer[n][c] for n in names for c in names if c != n]
         worst = min(harm)
         lines.append(
@@ -214,7 +216,7 @@ def specific(found: Found) -> list[str]:
             f"average, {worst:+.1f} at worst; {sum(h < -1 for h in harm)} of {len(harm)} pairs lose more than a point."
         )
     if panels:
-        matrices(IMAGES / "evidence-specificity.png", panels, names, columns, "points gained by the row's signature")
+        matrices(IMAGES / "evidence-specificity.png", panels, "points gained by the row's signature")
         lines += ["", "![gain of each signature under each corruption](images/evidence-specificity.png)"]
     return section("Harm to other corruptions", "specificity", found, lines)
 
