@@ -98,13 +98,8 @@ def _bits(answer: Answer) -> list[str]:
 def _composition(answer: Answer) -> list[str]:
     every = answer["sets"][-1]
     before, alone, full, shared = (100 * every[k][0] for k in ("unpatched", "each alone", "1 each", "1/n each"))
-    verdict = (
-        "Yes"
-        if max(full, shared) > before + 0.5 * (alone - before)
-        else "Hardly"
-        if max(full, shared) > before
-        else "No"
-    )
+    share = (max(full, shared) - before) / (alone - before)
+    verdict = "Yes" if share > 0.8 else "In part" if share > 0.3 else "Hardly" if share > 0 else "No"
     return [
         f"Do they compose? {verdict}: all {len(every['members'])} at once, {before:.1f} % unpatched becomes "
         f"{full:.1f} % at "

@@ -193,7 +193,8 @@ def composable(found: Found) -> list[str]:
             members = made["members"]
             name = " + ".join(members) if len(members) <= 4 else f"all {len(members)}"
             cells = [
-                f"{100 * made[k][0]:.1f}" + (f" ({100 * made[f'{k}, clean'][0]:.1f})" if f"{k}, clean" in made else "")
+                "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * v for v in made[k]))
+                + (f" ({100 * made[f'{k}, clean'][0]:.1f})" if f"{k}, clean" in made else "")
                 for k in ("unpatched", "each alone", "1 each", "1/n each")
             ]
             lines.append(f"| {name} | {' | '.join(cells)} |")
