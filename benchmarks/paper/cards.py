@@ -14,8 +14,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from lab import AS_IT_IS, Lab
-from questions import MAIN, OTHER
+from lab import AS_IT_IS, MAIN, OTHER, Lab
 from setting import SMALL
 from zoo import Zoo
 

@@ -21,7 +21,9 @@ from rws_hub.evaluation.variants import Variant
 from rws_hub.spec import DEFAULT_ERROR
 from rws_hub.training.state import digest
 
+MAIN, OTHER = "cifar10", "cifar100"
 AS_IT_IS = Condition(CLEAN, 0)
+Answer = dict[str, Any]
 Maker = Callable[[str, int], Variant]  # of a corruption and a seed
 
 
@@ -71,6 +73,10 @@ class Lab:
     def setting(self) -> Setting:
         """How long and how large."""
         return self.zoo.setting
+
+    def seeds(self, dataset: str) -> tuple[int, ...]:
+        """Of the models of a data set."""
+        return self.setting.seeds if dataset == MAIN else self.setting.few_seeds
 
     def variant(
         self, folder: Path, dataset: str, *signatures: tuple[RobustWeightSignature, float], norm_images: int = 0
