@@ -51,12 +51,15 @@ def gained(row: dict[str, Any], kind: str = "corrupted", *, places: int = 1) -> 
 def table(rows: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Corrupted and clean accuracy of some rows, and what was gained over the first."""
     lines = ["| model | corrupted | gained | clean | gained |", "| --- | ---: | ---: | ---: | ---: |"]
-    return lines + [
+    count = rows[names[0]]
+    basis = f"{len(count['each'])} corruptions, {count['seeds']} seed{'s' if count['seeds'] > 1 else ''}."
+    lines += [
         f"| {n} | {cell(rows[n]['corrupted'])} | {gained(rows[n])} | {cell(rows[n]['clean'])} | "
         f"{gained(rows[n], 'clean')} |"
         for n in names
         if n in rows
     ]
+    return [*lines, "", basis]
 
 
 def points(rows: dict[str, Any], name: str, against: str = "unpatched", kind: str = "corrupted") -> float:

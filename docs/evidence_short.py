@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+from statistics import fmean
+
 from evidence_read import BACKBONES, Answer, Found, gained, points
+
+from rws_hub.spec import DEFAULT_ERROR
 
 WHAT_WAS_DONE = (
     "Two small backbones, pretrained on 100 Tiny-ImageNet classes at 32 pixels, fine-tuned on CIFAR-10 and "
     "CIFAR-100; for each of them several corruptions of all four kinds at severity 5 (`rws_hub.corruptions`, the "
     "constants of CIFAR-10-C). Recipe `from-clean`, batch norm as `delta`, the codec's default error and alpha 1 "
-    'where nothing else is said; "all layers" is every layer but the head. The validation split chose every '
-    "epoch; the first test images, by default 4,000, were measured. Accuracies are top-1 in percent, means over "
+    'where nothing else is said. "All layers" is every layer but the head (`--layers \'*\'`), "shallow" the default of '
+    "`rws extract`: the first layers that hold 70 % of the summed relative differences. The validation split chose "
+    "every epoch; the first 4,000 test images were measured (VGG: 2,000). Accuracies are top-1 in percent, means over "
     "corruptions and seeds: [95 % interval, bootstrap over images] ± standard deviation over seeds; what is gained "
-    "has the paired interval. Settings, with the number of seeds of every question: "
+    "over the first row has the paired interval over images, which says nothing about other seeds. Tables stand "
+    "on different corruptions and seeds, as said below each, so their unpatched rows differ. Settings: "
     "`benchmarks/paper/setting.py`. At the size of these models the numbers show patterns; those of large models "
     "will differ. The full setting of the paper is `--setting full`, which needs a GPU and was not run."
 )
@@ -73,24 +80,37 @@ def _similarity(answer: Answer) -> list[str]:
 
 
 def _transfer(answer: Answer) -> list[str]:
-    gains = {t: (points(r, "patched"), points(r, "another corruption's")) for t, r in answer.items() if t != "run"}
-    told = "; ".join(
-        f"{t}: {'yes' if own > max(1, other + 1) else 'no'}, {own:+.1f} (another corruption's signature {other:+.1f})"
-        for t, (own, other) in gains.items()
-    )
-    return [f"Do they transfer? Points gained on corrupted images: {told}."]
+    told = []
+    for target, rows in answer.items():
+        if target != "run":
+            own, other, cost = (
+                points(rows, name, kind=kind)
+                for name, kind in (
+                    ("patched", "corrupted"),
+                    ("another corruption's", "corrupted"),
+                    ("patched", "clean"),
+                )
+            )
+            verdict = "yes" if own > max(1, other + 1) else "no"
+            told.append(
+                f"{target}: {verdict}, {own:+.1f} corrupted ({other:+.1f} by another corruption's), {cost:+.1f} clean"
+            )
+    return [f"Do they transfer? Points gained: {'; '.join(told)}."]
 
 
 def _bits(answer: Answer) -> list[str]:
     told = []
     for layers in ("all", "shallow"):
         rows = answer[layers]
-        least = min((r for r in rows.values() if r["gain"]["corrupted"]["mean"] >= -0.002), key=lambda r: r["bytes"])
-        ratio = answer["checkpoint_bytes"] / least["bytes"]
+        near = takewhile(lambda row: row["gain"]["corrupted"]["mean"] >= -0.002, rows.values())  # and every finer one
+        least, default = list(near)[-1], rows[str(DEFAULT_ERROR)]
+        ratio, usual = (answer["checkpoint_bytes"] / row["bytes"] for row in (least, default))
         told.append(
             f"How few bits? With {layers} layers, {least['bits']:.2f} bits per touched parameter (whole artifact on "
-            f"disk) are the fewest tried within 0.2 points of fp32 ({gained(least, places=2)}; clean "
-            f"{gained(least, 'clean', places=2)}); the fp32 checkpoint is {ratio:.0f} times larger than that artifact."
+            f"disk; the checkpoint in fp32 is {ratio:.0f} times larger) are within 0.2 points of fp32 on average, and "
+            f"so is all that is finer: {gained(least, places=2)} corrupted, {gained(least, 'clean', places=2)} clean. "
+            f"The default error of {DEFAULT_ERROR} ({default['bits']:.2f} bits, {usual:.0f} times) costs "
+            f"{gained(default, places=2)} corrupted, {gained(default, 'clean', places=2)} clean."
         )
     return told
 
@@ -100,10 +120,16 @@ def _composition(answer: Answer) -> list[str]:
     before, alone, full, shared = (100 * every[k][0] for k in ("unpatched", "each alone", "1 each", "1/n each"))
     share = (max(full, shared) - before) / (alone - before)
     verdict = "Yes" if share > 0.8 else "In part" if share > 0.3 else "Hardly" if share > 0 else "No"
+    pairs = [made for made in answer["sets"] if len(made["members"]) == 2]
+    kept = fmean(
+        (made["1 each"][0] - made["unpatched"][0]) / (made["each alone"][0] - made["unpatched"][0]) for made in pairs
+    )
+    cost = 100 * fmean(made["1 each, clean"][0] - made["unpatched, clean"][0] for made in pairs)
     return [
-        f"Do they compose? {verdict}: all {len(every['members'])} at once, {before:.1f} % unpatched becomes "
-        f"{full:.1f} % at "
-        f"alpha 1 each and {shared:.1f} % sharing alpha, against {alone:.1f} % with each corruption's own."
+        f"Do they compose? Pairs at alpha 1 each keep {kept:.0%} of the gain that each has alone, and cost {cost:+.1f} "
+        f"points clean. All {len(every['members'])} at once: {verdict.lower()}, {before:.1f} % unpatched becomes "
+        f"{full:.1f} % at alpha 1 each and {shared:.1f} % sharing alpha, against {alone:.1f} % with each "
+        "corruption's own."
     ]
 
 
@@ -127,6 +153,8 @@ def _recipes(answer: Answer) -> list[str]:
     plain, projected = "two-branch, plain difference, all", "two-branch, projected, all"
     helps = points(answer, projected) > points(answer, plain)
     return [
-        f"Which recipe, at equal cost? From-clean: {told('from-clean, all')}. Two-branch: {told(plain)}.",
-        f"Does the projection help? {'Yes' if helps else 'Not on corrupted images'}: {told(projected)}.",
+        f"Which recipe, at equal cost (one seed, two corruptions)? From-clean: {told('from-clean, all')}. Two-branch: "
+        f"{told(plain)}.",
+        f"Does the projection of two-branch help? {'Yes' if helps else 'Not on corrupted images'}: with it "
+        f"{told(projected)}.",
     ]

@@ -116,7 +116,8 @@ def transferable(found: Found) -> list[str]:
     """Other targets."""
     lines = [
         "Another seed is a model fine-tuned from the same pretrained weights in another order; another initialisation "
-        "was pretrained from other random weights.",
+        "was pretrained from other random weights. Another corruption's signature is one of another kind; averaged "
+        "over all corruptions, clean accuracy is that of the right ones, as they are the same signatures.",
         "",
     ]
     for backbone, answer in found.items():
@@ -210,11 +211,10 @@ def specific(found: Found) -> list[str]:
         names = [n for n in answer if n != "run"]
         panels[BACKBONES[backbone]] = {n: {c: 100 * answer[n][c] for c in ("clean", *names)} for n in names}
         harm = [100 * answer[n][c] for n in names for c in names if c != n]
-        worst = min(harm)
         lines.append(
             f"- {BACKBONES[backbone]}: on other corruptions a signature changes accuracy by "
-            f"{sum(harm) / len(harm):+.1f} points on "
-            f"average, {worst:+.1f} at worst; {sum(h < -1 for h in harm)} of {len(harm)} pairs lose more than a point."
+            f"{sum(harm) / len(harm):+.1f} points on average, {min(harm):+.1f} at worst; "
+            f"{sum(h < -1 for h in harm)} of {len(harm)} pairs lose more than a point."
         )
     if panels:
         matrices(IMAGES / "evidence-specificity.png", panels, "points gained by the row's signature")
@@ -229,7 +229,8 @@ def normed(found: Found) -> list[str]:
     ]
     told = [
         "Re-estimated means: on so many unlabelled images, corrupted like those that are then measured; for the column "
-        "of clean images, on clean ones. Which images are coming has to be known, and changes have to be noticed.",
+        "of clean images, on clean ones. Which images are coming has to be known, and changes have to be noticed. "
+        "`none` is a patch without batch norm, `delta` one that moves its statistics and affine parameters.",
         "",
     ]
     return section("Batch norm: left alone, moved with the patch, re-estimated", "batchnorm", found, told + lines)

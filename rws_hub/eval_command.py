@@ -184,7 +184,11 @@ def _target(given: str | None, opened: Opened, signatures: Sequence[RobustWeight
     from rws_hub.results import OWN_CLEAN_MODEL
 
     if all(is_source(opened.model, s, "standard") for s in signatures):
-        return given or OWN_CLEAN_MODEL
+        if given not in (None, OWN_CLEAN_MODEL) and len(signatures) == 1:
+            raise EvaluationError(
+                f"{opened.label} is the very model that the signature was made from: leave out --target {given}"
+            )
+        return OWN_CLEAN_MODEL
     target = given or opened.label
     if target == OWN_CLEAN_MODEL and (given or len(signatures) == 1):  # several come on no card
         raise EvaluationError(
