@@ -49,7 +49,7 @@ def commands(root: Path, out: Path) -> list[list[str]]:
     data = str(root / "tints")
     noisy = ["--corruption", "gaussian_noise", "--severity", "3", "--epochs", "2", "--lr", "0.05"]
     adamw = ["--optimizer", "adamw", "--lr", "0.001", "--epochs", "1"]
-    signature = ["--signature", str(root / "fog"), "--bn-images", "40", "--corruption", "fog", "--target", "x"]
+    signature = ["--signature", str(root / "fog"), "--bn-images", "40", "--corruption", "fog"]
     return [
         ["train", str(root / "model"), data, "-o", str(out / "resnet"), *noisy],
         ["train", str(root / "vit"), data, "-o", str(out / "vit"), *adamw],
