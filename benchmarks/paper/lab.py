@@ -166,8 +166,3 @@ class Lab:
     def condition(self, corruption: str) -> Condition:
         """At the severity of the setting."""
         return Condition(corruption, self.setting.severity)
-
-
-def whole_bytes(signature: RobustWeightSignature) -> int:
-    """Of the artifact on disk, without its README."""
-    return signature.nbytes

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
-from lab import AS_IT_IS, MAIN, OTHER, Answer, Lab, Maker, Rows, whole_bytes
+from lab import AS_IT_IS, MAIN, OTHER, Answer, Lab, Maker, Rows
 from weights import ALPHAS, linearity, profile, similarity
 
 from rws_hub.corruptions import CORRUPTIONS
@@ -67,7 +67,7 @@ def depth(lab: Lab) -> Answer:
     found = _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds[:1]))
     for k in range(1, units + 1):
         made = [lab.signature(MAIN, c, 0, layers=k) for c in lab.setting.corruptions]
-        found[str(k)]["bytes"] = fmean(whole_bytes(s) for s in made)
+        found[str(k)]["bytes"] = fmean(s.nbytes for s in made)
         found[str(k)]["touched"] = made[0].config.touched_parameters
     return {"layers": [u.unit for u in made[0].config.extraction.profile], "rows": found}
 
@@ -134,9 +134,9 @@ def bits(lab: Lab) -> Answer:
                 for c in lab.setting.corruptions
                 for s in lab.setting.few_seeds
             ]
-            found[str(e)]["bytes"] = fmean(whole_bytes(s) for s in made)
+            found[str(e)]["bytes"] = fmean(s.nbytes for s in made)
             found[str(e)]["touched"] = fmean(s.config.touched_parameters for s in made)
-            found[str(e)]["bits"] = fmean(8 * whole_bytes(s) / s.config.touched_parameters for s in made)
+            found[str(e)]["bits"] = fmean(8 * s.nbytes / s.config.touched_parameters for s in made)
         answer[layers] = found
     standard = lab.zoo.standard(MAIN, 0) / "model.safetensors"
     return {"checkpoint_bytes": standard.stat().st_size, **answer}
