@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from rws_hub.errors import PatchStateError as PatchStateError
     from rws_hub.errors import RWSError as RWSError
     from rws_hub.errors import TrainingError as TrainingError
+    from rws_hub.gates import steady as steady
+    from rws_hub.handle import Patch as Patch
     from rws_hub.infer import infer_table as infer_table
-    from rws_hub.patching import Patch as Patch
     from rws_hub.patching import active_patches as active_patches
     from rws_hub.patching import patch as patch
     from rws_hub.plan import PatchPlan as PatchPlan
@@ -62,7 +63,7 @@ _HOME = {
     "InferenceError": "errors",
     "NameTableError": "errors",
     "NotASignatureError": "errors",
-    "Patch": "patching",
+    "Patch": "handle",
     "PatchPlan": "plan",
     "PatchStateError": "errors",
     "RWSError": "errors",
@@ -78,6 +79,7 @@ _HOME = {
     "patch": "patching",
     "plan_patch": "planner",
     "reestimate_batchnorm": "batchnorm",
+    "steady": "gates",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

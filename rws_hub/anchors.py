@@ -1,145 +1,150 @@
-"""The clean values behind every patched tensor, and the one function that changes a set of them.
+"""What is on every patched tensor, the way back to its clean values, and the one function that changes a set of them.
 
-Every touched tensor has one anchor: a copy of its clean values and the set of deltas that are on it now.
-The live values are always a function of those two and nothing else, recomputed from the clean copy; so no
-order of add, rescale and remove can leave a trace, whichever handles and wrappers were used. Anchors belong
-to the module that owns the tensor: a wrapper (DDP, torch.compile) and the bare model share them, a
-`copy.deepcopy` or a pickle of a patched model has none and is simply a model with those weights.
+Every touched tensor has one anchor: the way back to its clean values (`removal`), and the set of deltas that are on it
+now. The live values are always a function of the clean ones and that set and nothing else; so no order of add, rescale
+and remove can leave a trace, whichever handles and wrappers were used. Anchors belong to the module that owns the
+tensor: a wrapper (DDP, torch.compile) and the bare model share them, a `copy.deepcopy` or a pickle of a patched model
+has none and is simply a model with those weights.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from rws_hub import storage
-from rws_hub.cells import Slice
+from rws_hub import gates, shards, storage
+from rws_hub.deltas import Delta, moving
 from rws_hub.errors import PatchStateError
 from rws_hub.plan import SignaturePlan
+from rws_hub.removal import Way
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.spec import Op
-from rws_hub.spelling import Piece
-
-_INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """One signature's part in one tensor at one strength. `order` makes the sum independent of history.
-
-    `name` is the tensor's, as the model spells it, for messages.
-    """
-
-    order: str
-    name: str
-    signature: RobustWeightSignature
-    pieces: tuple[Piece, ...]
-    alpha: float
-
+from rws_hub.writing import Target, block_of, written
 
 # Where one signature touches: the owning module, the attribute, and what is added there.
 Place = tuple[nn.Module, str, Delta]
+# Chooses the way back for a tensor that gets its first delta.
+Chooser = Callable[[torch.Tensor, Delta], Way]
 
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """The clean values of one live tensor and what is on it."""
+    """The way back from one live tensor, what it was when it was patched, and what is on it."""
 
-    clean: torch.Tensor
+    way: Way
+    dtype: torch.dtype
+    shape: torch.Size
+    block: int
     deltas: Mapping[str, Delta]
 
 
 _anchors: weakref.WeakKeyDictionary[nn.Module, dict[str, _Anchor]] = weakref.WeakKeyDictionary()
 
 
-def commit(
-    put: Sequence[Place],
-    take: Sequence[Place],
-    force: bool = False,
-) -> None:
-    """Change the set of deltas on every tensor named: all of them, or none."""
-    targets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
+def commit(put: Sequence[Place], take: Sequence[Place], way: Chooser | None = None, force: bool = False) -> None:
+    """Change the set of deltas on every tensor named: all of them, or none. Needs `gates.changing`.
+
+    Args:
+        put: what to add, or to give another strength.
+        take: what to take off.
+        way: chooses the way back for tensors that have none yet.
+        force: overwrite values that somebody else has changed.
+
+    Raises:
+        PatchStateError: as `writing.written`; a tensor that cannot be changed now. Nothing was changed.
+    """
+    sets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
     for module, attribute, delta in put:
-        targets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
+        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
     for module, attribute, delta in take:
-        targets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
-    names = {(module, attribute): delta.name for module, attribute, delta in (*put, *take)}
-    with torch.no_grad():
-        _refuse_shared({names[place]: _tensor(*place) for place in targets if not deltas_on(*place)})
-        writes = [_prepare(*place, names[place], deltas, force) for place, deltas in targets.items()]
-        with _all_or_nothing(writes):
-            for write, deltas in zip(writes, targets.values(), strict=True):
-                write.live.copy_(write.after)
-                _set_anchor(write, _Anchor(write.clean, deltas) if deltas else None)
-            _drop_caches({module for module, _ in targets})
+        sets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
+    some = {(module, attribute): delta for module, attribute, delta in (*put, *take)}
+    _refuse_shared({some[place].name: _tensor(*place) for place in sets if not deltas_on(*place)})
+    anchors, targets = [], []
+    for place, deltas in sets.items():
+        before = _anchors.get(place[0], {}).get(place[1])
+        live = _tensor(*place)
+        after = _next(before, live, some[place], deltas, way)
+        anchors.append((*place, before, after))
+        targets.append(_target(some[place].name, live, before, after))
+    owners = {module for module, _ in sets}
+    with gates.change(owners), _written_everywhere(targets, force), _set(anchors):
+        _drop_caches(owners)
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """One prepared change: what is there, what it becomes, and the clean values behind both."""
-
-    module: nn.Module
-    attribute: str
-    live: torch.Tensor
-    before: torch.Tensor
-    after: torch.Tensor
-    clean: torch.Tensor
-    anchor: _Anchor | None
+def kept_bytes(places: Iterable[Place]) -> int:
+    """Bytes that the ways back of some tensors take in memory."""
+    found = {(m, a): anchor for m, a, _ in places if (anchor := _anchors.get(m, {}).get(a))}
+    return sum(anchor.way.nbytes for anchor in found.values())
 
 
-def _prepare(module: nn.Module, attribute: str, name: str, deltas: Mapping[str, Delta], force: bool) -> _Write:
-    live = _tensor(module, attribute)
-    anchor = _anchors.get(module, {}).get(attribute)
-    if anchor is None:
-        clean = live.detach().clone()
-        return _Write(module, attribute, live, clean, compose(clean, deltas, name), clean, anchor)
-    if anchor.clean.dtype != live.dtype or anchor.clean.shape != live.shape:
+def _next(
+    before: _Anchor | None, live: torch.Tensor, delta: Delta, deltas: Mapping[str, Delta], way: Chooser | None
+) -> _Anchor | None:
+    if before is None:
+        assert way is not None
+        with torch.no_grad():
+            return _Anchor(way(live, delta), live.dtype, live.shape, block_of(live), deltas)
+    if before.dtype != live.dtype or before.shape != live.shape:
         raise PatchStateError(
-            f"{name}: the model is {live.dtype} {list(live.shape)} now and was {anchor.clean.dtype} "
-            f"{list(anchor.clean.shape)} when it was patched. Unpatch before converting; convert it back to go on."
+            f"{delta.name}: the model is {live.dtype} {list(live.shape)} now and was {before.dtype} "
+            f"{list(before.shape)} when it was patched. Unpatch before converting; convert it back to go on."
         )
-    clean = anchor.clean.to(live.device)
-    if not force and not _same_bits(live, compose(clean, anchor.deltas, name)):
-        raise PatchStateError(
-            f"{name} was changed while it was patched (training, batch-norm statistics updated in train mode, or "
-            "load_state_dict). Unpatching would undo that change: call unpatch(force=True) to restore the clean "
-            "values all the same. Nothing was changed now."
-        )
-    return _Write(module, attribute, live, live.detach().clone(), compose(clean, deltas, name), clean, anchor)
+    return _Anchor(before.way.next(), before.dtype, before.shape, before.block, deltas) if deltas else None
 
 
-def compose(clean: torch.Tensor, deltas: Mapping[str, Delta], name: str) -> torch.Tensor:
-    """The live values: clean + sum(alpha * delta), or clean * exp(sum(alpha * delta)), in fp32, rounded once."""
-    moving = [deltas[k] for k in sorted(deltas) if deltas[k].alpha != 0]
-    if not moving:
-        return clean
-    compute = torch.float64 if clean.dtype == torch.float64 else torch.float32
-    total = torch.zeros(clean.shape, dtype=torch.float32, device=clean.device)
-    op: Op = "add"
-    for delta in moving:
-        for piece in delta.pieces:
-            op = delta.signature.config.tensors[piece.canonical].op
-            source = delta.signature.delta(piece.canonical)
-            home = _cut(total, piece.model_part)
-            home += _cut(source, piece.part).to(clean.device).reshape(home.shape) * delta.alpha
-    value = clean.to(compute)
-    # exp differs by a bit between devices and vector widths; in float64, rounded to float32, it does not.
-    factor = total.cpu().double().exp().float().to(clean.device, compute) if op == "multiply" else None
-    result = (value + total if factor is None else value * factor).to(clean.dtype)
-    finite = torch.isfinite(result)
-    if not bool(finite.all()) and not bool((finite | ~torch.isfinite(clean)).all()):
-        strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in moving)
-        raise PatchStateError(f"{name}: {strengths} overflows {clean.dtype}. Nothing was changed; use a smaller alpha.")
-    return result
+def _target(name: str, live: torch.Tensor, before: _Anchor | None, after: _Anchor | None) -> Target:
+    (block,) = {anchor.block for anchor in (before, after) if anchor}
+    return Target(
+        name,
+        live,
+        moving(before.deltas.values()) if before else (),
+        moving(after.deltas.values()) if after else (),
+        before.way if before else None,
+        after.way if after else None,
+        block,
+    )
 
 
-def _cut(tensor: torch.Tensor, part: Slice | None) -> torch.Tensor:
-    return tensor if part is None else tensor.narrow(part.axis, part.start, part.stop - part.start)
+@contextmanager
+def _written_everywhere(targets: Sequence[Target], force: bool) -> Iterator[None]:
+    """`written`; and if any process that holds a shard of these tensors fails, all of them do."""
+    tensors, told = [t.live for t in targets], False
+    try:
+        with written(targets, force):
+            told = True
+            if shards.agree(tensors, failed=False):
+                raise PatchStateError("another process that holds shards of the model refused. Nothing was changed.")
+            yield
+    except BaseException:
+        if not told:
+            shards.agree(tensors, failed=True)
+        raise
+
+
+@contextmanager
+def _set(anchors: Sequence[tuple[nn.Module, str, _Anchor | None, _Anchor | None]]) -> Iterator[None]:
+    try:
+        for module, attribute, _, after in anchors:
+            _set_anchor(module, attribute, after)
+        yield
+    except BaseException:
+        for module, attribute, before, _ in anchors:
+            _set_anchor(module, attribute, before)
+        raise
+
+
+def _set_anchor(module: nn.Module, attribute: str, anchor: _Anchor | None) -> None:
+    anchors = _anchors.setdefault(module, {})
+    anchors.pop(attribute, None)
+    if anchor is not None:
+        anchors[attribute] = anchor
+    if not anchors:
+        del _anchors[module]
 
 
 def _refuse_shared(fresh: Mapping[str, torch.Tensor]) -> None:
@@ -175,26 +180,6 @@ def _drop_caches(owners: Iterable[nn.Module]) -> None:
                     module.training = training
 
 
-@contextmanager
-def _all_or_nothing(writes: Sequence[_Write]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:  # KeyboardInterrupt too: a half-patched model must never be seen
-        for write in writes:
-            write.live.copy_(write.before)
-            _set_anchor(write, write.anchor)
-        raise
-
-
-def _set_anchor(write: _Write, anchor: _Anchor | None) -> None:
-    anchors = _anchors.setdefault(write.module, {})
-    anchors.pop(write.attribute, None)
-    if anchor is not None:
-        anchors[write.attribute] = anchor
-    if not anchors:
-        del _anchors[write.module]
-
-
 def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:
     """What is on one tensor now, by the digest of its signature; a copy."""
     anchor = _anchors.get(module, {}).get(attribute)
@@ -214,21 +199,17 @@ def _tensor(module: nn.Module, attribute: str) -> torch.Tensor:
     return found
 
 
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    kind = _INTEGER[a.element_size()]
-    return torch.equal(a.detach().contiguous().view(kind), b.contiguous().view(kind))
-
-
 def places(
     signature: RobustWeightSignature, alpha: float, plan: SignaturePlan, homes: Mapping[str, nn.Module]
 ) -> list[Place]:
     """What one signature adds where. `homes`: the owning module of each tensor's name, as far as it exists."""
-    order = signature.config.digest
-    return [
-        (homes[b.model], b.model.rpartition(".")[2], Delta(order, b.model, signature, b.pieces, alpha))
-        for b in plan.bindings
-        if b.model in homes
-    ]
+    found: list[Place] = []
+    for b in plan.bindings:
+        if b.model in homes:
+            owner, attribute = homes[b.model], b.model.rpartition(".")[2]
+            shape = tuple(_tensor(owner, attribute).shape)
+            found.append((owner, attribute, Delta(b.model, shape, signature, b.pieces, alpha)))
+    return found
 
 
 def path_of(name: str) -> str:

@@ -14,13 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from rws_hub.anchors import Delta, compose
 from rws_hub.artifact import give_usual_mode, scratch_folder, why_not_new
+from rws_hub.deltas import Delta, Scratch, moving, patch_block
 from rws_hub.errors import CheckpointError, PatchStateError
 from rws_hub.plan import PatchPlan
 from rws_hub.planner import plan_patch
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.sources import INDEX_SUFFIX, checkpoint_files
+from rws_hub.sources import INDEX_SUFFIX, checkpoint_files, file_layout
+
+# Elements worked on at a time.
+_BLOCK = 2**16
 
 
 def apply_to_checkpoint(
@@ -64,11 +67,12 @@ def apply_to_checkpoint(
     if len({s.config.digest for s in signatures}) < len(signatures):
         raise PatchStateError("the same signature is given twice; give it once, with the sum of both strengths")
     plan = plan_patch(source, *signatures, table=table).require()
-    deltas: dict[str, dict[str, Delta]] = {}
+    layout = {name: shape for file in files for name, (_, shape) in file_layout(file).items()}
+    deltas: dict[str, list[Delta]] = {}
     for signature, alpha, planned in zip(signatures, alphas, plan.signatures, strict=True):
         for binding in planned.bindings:
-            order = signature.config.digest
-            deltas.setdefault(binding.model, {})[order] = Delta(order, binding.model, signature, binding.pieces, alpha)
+            shape = layout[binding.model]
+            deltas.setdefault(binding.model, []).append(Delta(binding.model, shape, signature, binding.pieces, alpha))
     with _explained(f"{out}: cannot be written"), scratch_folder(out.parent, out.name) as scratch:
         for file in tqdm(files, desc="patching", unit="file", disable=not progress, leave=False):
             _patch_file(file, deltas, scratch / file.name)
@@ -80,20 +84,26 @@ def apply_to_checkpoint(
     return plan
 
 
-def _patch_file(file: Path, deltas: dict[str, dict[str, Delta]], target: Path) -> None:
+def _patch_file(file: Path, deltas: dict[str, list[Delta]], target: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
     with _explained(f"{file}: cannot be read"), safe_open(file, framework="pt", backend="pread") as handle:
         metadata = handle.metadata()
         names = handle.keys()
-        if any(d.alpha for name in names for d in deltas.get(name, {}).values()):
+        if any(d.alpha for name in names for d in deltas.get(name, ())):
             for name in names:
-                tensor = handle.get_tensor(name)
-                tensors[name] = compose(tensor, deltas[name], name) if name in deltas else tensor
+                tensors[name] = handle.get_tensor(name)
+                _patch_tensor(tensors[name], moving(deltas.get(name, ())))
     if tensors:
         save_file(tensors, target, metadata)
         _settle(target)
     else:
         shutil.copyfile(file, target)
+
+
+def _patch_tensor(tensor: torch.Tensor, on: list[Delta]) -> None:
+    flat, scratch = tensor.view(-1), Scratch(min(_BLOCK, tensor.numel()), tensor.device)
+    for start in range(0, len(flat) if on else 0, _BLOCK):
+        patch_block(flat[start : start + _BLOCK], start, on, scratch)
 
 
 def _settle(file: Path) -> None:

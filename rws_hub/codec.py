@@ -29,7 +29,10 @@ _BLOCK = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One delta as stored. `parts` are its tensors: "symbols", "escapes", "step"; "codes", "scales"; or "values"."""
+    """One delta as stored. `parts` are its tensors: "symbols", "escapes", "step"; "codes", "scales"; or "values".
+
+    "places" are the elements that "escapes" belong to; they are not stored, but follow from the symbols.
+    """
 
     shape: tuple[int, ...]
     encoding: Encoding
@@ -60,8 +63,13 @@ def encode_wide(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], grid: Gr
             error += norm((found.float() * grid.step).sub_(part)) ** 2
             square += norm(part) ** 2
     stream, escapes = symbols.pack(codes, grid.width)
-    step = torch.tensor([grid.step], dtype=torch.float32, device="cpu")
-    packed = Packed(shape, "symbols", None, {"symbols": stream, "escapes": escapes, "step": step})
+    parts = {
+        "symbols": stream,
+        "escapes": escapes,
+        "places": symbols.places_aside("", stream, grid.width, count),
+        "step": torch.tensor([grid.step], dtype=torch.float32, device="cpu"),
+    }
+    packed = Packed(shape, "symbols", None, parts)
     return Encoded(packed, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
 
 
@@ -82,16 +90,61 @@ def is_wide(shape: tuple[int, ...]) -> bool:
 
 def unpack(packed: Packed, bits: int) -> torch.Tensor:
     """The float32 delta. Bit-identical everywhere: one exact integer times one float, rounded once."""
+    delta = torch.empty(packed.shape, dtype=torch.float32, device="cpu")
+    flat = delta.view(-1)
+    scratch = torch.empty(min(_BLOCK, len(flat)), dtype=torch.uint8, device="cpu")
+    for at in range(0, len(flat), _BLOCK):
+        read(packed, bits, at, flat[at : at + _BLOCK], 1.0, scratch)
+    return delta
+
+
+def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float, scratch: torch.Tensor) -> None:
+    """Write alpha times the delta into `out`, from element `start` on in row-major order.
+
+    What is written is fp32(code) * fp32(step * alpha), rounded once; a value that is kept as it is counts as a code,
+    with a step of 1.
+
+    Args:
+        packed: the delta.
+        bits: of its codes or symbols.
+        start: the first element.
+        out: float32 [n], on any device.
+        alpha: patch strength, unitless.
+        scratch: uint8, at least [n], on the device of `out`; what is in it does not matter.
+    """
+    stop, parts = start + len(out), packed.parts
     if packed.encoding == "symbols":
-        step = packed.parts["step"]
-        codes = symbols.unpack(packed.parts["symbols"], packed.parts["escapes"], bits, math.prod(packed.shape))
-        return codes.mul_(step).reshape(packed.shape)
-    if packed.encoding != "codes":
-        # A copy: what is handed out must not be the stored values themselves.
-        return packed.parts["values"].to(torch.float32, copy=True).reshape(packed.shape)
-    short = unpack_bits(packed.parts["codes"], bits, math.prod(packed.shape))
-    scales = packed.parts["scales"].to(torch.float32)
-    return short.to(torch.float32).reshape(len(scales), -1).mul_(scales[:, None]).reshape(packed.shape)
+        symbols.read(parts["symbols"], bits, start, out, scratch)
+        places = parts["places"].numpy()
+        if len(places):
+            first, last = np.searchsorted(places, [start, stop])
+            own = torch.from_numpy(places[first:last] - start).to(out.device)
+            out[own] = parts["escapes"][first:last].to(out.device).float()
+        out.mul_(_rounded(float(parts["step"]) * alpha))
+    elif packed.encoding == "codes":
+        first = start // 8 * 8
+        short = unpack_bits(parts["codes"][first * bits // 8 : -(-stop // 8) * bits], bits, stop - first)
+        out.copy_(short[start - first :])
+        out.mul_(_scales(packed, start, stop, alpha).to(out.device))
+    else:
+        out.copy_(parts["values"].reshape(-1)[start:stop])
+        out.mul_(_rounded(alpha))
+
+
+def _rounded(value: float) -> float:
+    """To binary32; infinity, if it is too large: what comes of that is refused where it is written."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def _scales(packed: Packed, start: int, stop: int, alpha: float) -> torch.Tensor:
+    """fp32(scale * alpha) for elements start to stop of formats 1 and 2: one number, or one for each."""
+    scaled = (packed.parts["scales"].double() * alpha).float()
+    if len(scaled) == 1:
+        return scaled
+    length = math.prod(packed.shape[1:])
+    row = start // length
+    return scaled[row : -(-stop // length)].repeat_interleave(length)[start - row * length :][: stop - start]
 
 
 def relative_error(exact: torch.Tensor, decoded: torch.Tensor) -> float:

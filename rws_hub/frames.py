@@ -18,11 +18,11 @@ _MAGIC = (0xFD2FB528).to_bytes(4, "little")
 _WINDOW_LOG = 27
 
 
-def compress(parts: Iterable[bytes | memoryview], size: int) -> bytes:
-    """A frame of all parts one after the other, `size` bytes together. Same zstd, same bytes."""
+def compress(parts: Iterable[bytes | memoryview], size: int, level: int = _LEVEL) -> bytes:
+    """A frame of all parts one after the other, `size` bytes together. Same zstd and level, same bytes."""
     parameter = zstd.CompressionParameter
     options: dict[int, int] = {
-        parameter.compression_level: _LEVEL,
+        parameter.compression_level: level,
         parameter.content_size_flag: 1,
         parameter.checksum_flag: 0,
     }

@@ -58,6 +58,7 @@ class SignaturePlan:
         similarity: estimated cosine between the model's weights and the signature's clean source
             (-1 to 1), or None where the values could not be read.
         touched: number of weights and statistics that change.
+        touched_bytes: what the tensors that change take in a live model; None for a file.
     """
 
     name: str
@@ -71,6 +72,7 @@ class SignaturePlan:
     absent: tuple[str, ...]
     similarity: float | None
     touched: int
+    touched_bytes: int | None
 
     @property
     def ok(self) -> bool:

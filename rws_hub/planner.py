@@ -183,6 +183,7 @@ def _plan_one(target: _Target, signature: RobustWeightSignature, names: _Names) 
         absent=best.absent,
         similarity=None,
         touched=sum(signature.elements(n) for n in signature.names),
+        touched_bytes=sum(tensors[b.model].nbytes for b in bindings) if tensors else None,
     )
 
 

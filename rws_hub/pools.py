@@ -72,16 +72,17 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
         count = _count(config, name)
         own = stream[at : at + stream_bytes(count, width)]
         at += len(own)
-        aside = symbols.escapes_in(name, own, width, count)
-        values = escapes[passed : passed + aside]
-        passed += aside
+        places = symbols.places_aside(name, own, width, count)
+        values = escapes[passed : passed + len(places)]
+        passed += len(places)
         sizes = values.int().abs()
-        if len(values) != aside or bool(((sizes <= symbols.top(width)) | (sizes > symbols.MAX_CODE)).any()):
+        if len(values) != len(places) or bool(((sizes <= symbols.top(width)) | (sizes > symbols.MAX_CODE)).any()):
             raise CorruptArtifactError(f"{name}: its codes and those that stand aside do not belong together")
         step = parts["steps"][i : i + 1]
         if not (symbols.MIN_STEP <= float(step) <= symbols.MAX_STEP or (float(step) == 0 and not step.signbit())):
             raise CorruptArtifactError(f"{name}: the step is {float(step)}, which no encoder writes")
-        found[name] = Packed(config.shape(name), "symbols", None, {"symbols": own, "escapes": values, "step": step})
+        own_parts = {"symbols": own, "escapes": values, "places": places, "step": step}
+        found[name] = Packed(config.shape(name), "symbols", None, own_parts)
     if passed != len(escapes):
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: {len(escapes) - passed} codes stand aside that no symbol asks for")
     for label, encoding in _POOLS.items():

@@ -42,27 +42,38 @@ def pack(codes: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return stream, torch.cat(escapes)
 
 
-def unpack(stream: torch.Tensor, escapes: torch.Tensor, width: int, count: int) -> torch.Tensor:
-    """Codes, float32 [count], exact."""
-    symbols = symbols_of(stream, width)[:count]
-    codes = symbols.float().sub_(top(width))
-    if len(escapes):
-        codes[symbols == 2 * top(width) + 1] = escapes.float()
-    return codes
+def read(stream: torch.Tensor, width: int, start: int, out: torch.Tensor, scratch: torch.Tensor) -> None:
+    """Write codes from element `start` on into `out` (float32 [n]), exactly, but for those that stand aside.
+
+    `scratch` (uint8, at least [n]) is on the device of `out`; nothing but symbols is moved there.
+    """
+    stop = start + len(out)
+    codes = scratch[: len(out)]
+    if width == 8:
+        codes.copy_(stream[start:stop])
+    else:
+        half = len(stream)
+        low = max(0, min(stop, half) - start)
+        if low:
+            torch.bitwise_and(stream[start : start + low].to(out.device), 15, out=codes[:low])
+        if low < len(out):
+            high = stream[max(start, half) - half : stop - half]
+            torch.bitwise_right_shift(high.to(out.device), 4, out=codes[low:])
+    codes.sub_(top(width))  # modulo 256: read as signed numbers they are the codes
+    out.copy_(codes.view(torch.int8))
 
 
-def symbols_of(stream: torch.Tensor, width: int) -> torch.Tensor:
-    """The symbols of one tensor, uint8, with those that fill its last byte."""
-    return stream if width == 8 else torch.cat([stream & 15, stream >> 4])
-
-
-def escapes_in(name: str, stream: torch.Tensor, width: int, count: int) -> int:
-    """How many codes of a tensor stand aside.
+def places_aside(name: str, stream: torch.Tensor, width: int, count: int) -> torch.Tensor:
+    """Which elements of a tensor stand aside, int64, in order.
 
     Raises:
         CorruptArtifactError: bits behind the last element that no encoder writes.
     """
-    symbols = symbols_of(stream, width)
-    if bool((symbols[count:] != top(width)).any()):
-        raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
-    return int((symbols[:count] == 2 * top(width) + 1).sum())
+    found, at = [], 0
+    for run in (stream,) if width == 8 else (stream & 15, stream >> 4):
+        own, rest = run[: max(0, count - at)], run[max(0, count - at) :]
+        if bool((rest != top(width)).any()):
+            raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
+        found.append((own == 2 * top(width) + 1).nonzero()[:, 0] + at)
+        at += len(run)
+    return torch.cat(found)

@@ -9,7 +9,7 @@ import torch
 from bits import bits, bits_of, changed, plant_odd_values
 from builders import perturbed, tiny_resnet, tiny_signature, tiny_vit
 
-from rws_hub import IncompatibleModelError, PatchStateError, active_patches, patch
+from rws_hub import IncompatibleModelError, PatchStateError, active_patches, deltas, patch
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -150,28 +150,24 @@ def test_odd_strengths_are_refused_and_nothing_is_touched(alpha, fog):
         assert bits(model) == before and p.alphas == {"fog": 0.5}
 
 
-class FailingCopy:
-    """`Tensor.copy_` that fails once, at one call; it may have written half of the tensor by then."""
+class FailingWrite:
+    """`deltas.write` that fails once, at one call, having written half of the block."""
 
     def __init__(self, at: int, error: BaseException) -> None:
         self.calls, self.at, self.error = 0, at, error
-        self.copy = torch.Tensor.copy_
+        self.write = deltas.write
 
-    def __call__(self, live: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    def __call__(self, clean, change, op, out, scratch) -> None:
         self.calls += 1
         if self.calls == self.at:
-            self.copy(live.view(-1)[:1], source.reshape(-1)[:1])
+            out[: -(-len(out) // 2)] = 7
             raise self.error
-        return self.copy(live, source)
+        self.write(clean, change, op, out, scratch)
 
 
-FAULTS = [RuntimeError("out of memory"), KeyboardInterrupt()]
-
-
-@pytest.mark.parametrize("error", FAULTS, ids=["error", "interrupt"])
-@pytest.mark.parametrize("at", [1, 2, 7])
-@pytest.mark.parametrize("what", ["patch", "add", "set_alpha", "remove", "unpatch"])
-def test_a_fault_in_the_middle_of_writing_changes_nothing(what, at, error, fog, noise, blur, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "interrupt"])
+@pytest.mark.parametrize("what", ["patch", "add", "set_alpha", "remove", "exchange", "unpatch"])
+def test_a_fault_in_the_middle_of_writing_changes_nothing(what, error, fog, noise, blur, monkeypatch):
     model = tiny_resnet()
     clean = bits(model)
     p = patch(model, fog, noise)
@@ -181,17 +177,22 @@ def test_a_fault_in_the_middle_of_writing_changes_nothing(what, at, error, fog, 
         "add": lambda: p.add(blur),
         "set_alpha": lambda: p.set_alpha(fog=0.25),
         "remove": lambda: p.remove("fog"),
+        "exchange": lambda: p.exchange("fog", blur),
         "unpatch": p.unpatch,
     }
-    failing = FailingCopy(at, error)
-    with monkeypatch.context() as context:
-        context.setattr(torch.Tensor, "copy_", lambda live, source: failing(live, source))
-        with pytest.raises(type(error)):
-            actions[what]()
-    assert failing.calls > at, "the writes before the fault were taken back"
-    assert changed(before, model) == set()
-    assert p.alphas == {"fog": 1.0, "noise": 1.0} and active_patches(model) == (p,)
-    actions[what]()
+    at, failed = 1, True
+    while failed:  # at every single write, until there is none left
+        failing = FailingWrite(at, error)
+        with monkeypatch.context() as context:
+            context.setattr(deltas, "write", failing)
+            try:
+                actions[what]()
+                failed = False
+            except type(error):
+                assert changed(before, model) == set()
+                assert p.alphas == {"fog": 1.0, "noise": 1.0} and active_patches(model) == (p,)
+        at += 1
+    assert at > 7
     for handle in active_patches(model):
         handle.unpatch()
     assert changed(clean, model) == set()

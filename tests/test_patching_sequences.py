@@ -9,7 +9,7 @@ from builders import perturbed, seeded
 from torch import nn
 
 from rws_hub import RobustWeightSignature, patch
-from rws_hub.patching import Patch
+from rws_hub.handle import Patch
 
 SEQUENCES = 10_000
 STRENGTHS = (-1.5, 0.0, 0.3, 1.0)

@@ -15,7 +15,7 @@ from torch import nn
 
 from rws_hub import PatchStateError, RobustWeightSignature, active_patches, patch, plan_patch
 from rws_hub.anchors import _anchors
-from rws_hub.patching import _handles
+from rws_hub.handle import _handles
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,114 @@
+"""Forward passes that no change of a patch can happen in: `steady`."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import nn
+
+from rws_hub.errors import PatchStateError
+
+# Held while patches are changed, and while a gate is made: one change at a time, and none past a new gate.
+changing = threading.RLock()
+_gates: weakref.WeakKeyDictionary[nn.Module, _Gate] = weakref.WeakKeyDictionary()
+_inside = threading.local()
+
+
+class _Gate:
+    """Many may be inside, or one may close it; who wants to close it goes first."""
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def enter(self, *, again: bool) -> None:
+        with self._moved:
+            # Somebody who is inside already would wait for those who wait for him.
+            self._moved.wait_for(lambda: again or not self._closed)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._moved:
+            self._inside -= 1
+            self._moved.notify_all()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        with self._moved:
+            self._closed = True
+        try:
+            with self._moved:
+                self._moved.wait_for(lambda: not self._inside)
+            yield
+        finally:
+            with self._moved:
+                self._closed = False
+                self._moved.notify_all()
+
+
+@contextmanager
+def steady(model: nn.Module) -> Iterator[None]:
+    """No patch on the model changes inside of this block: a forward pass in it sees one state, whole.
+
+    For a server that answers in some threads while another one changes strengths or signatures. Changes wait until
+    every block that was begun is left, blocks that are begun meanwhile wait for the change; a change takes about as
+    long as copying the weights that it touches. Outside of such a block a forward pass that runs at the same time as
+    a change may see some tensors as before it and others as after it.
+
+    Args:
+        model: what is called inside, patched or not: a module, or a wrapper of it (torch.compile, DDP).
+
+    Raises:
+        PatchStateError: a patch is changed by the very thread that is inside.
+
+    Example:
+        >>> with steady(model):
+        ...     logits = model(images)
+    """
+    gate = _gates.get(model)
+    if gate is None:
+        with changing:
+            gate = _gates.setdefault(model, _Gate())
+    depth = _depth()
+    gate.enter(again=gate in depth)
+    depth.append(gate)
+    try:
+        yield
+    finally:
+        depth.remove(gate)
+        gate.leave()
+
+
+@contextmanager
+def change(owners: Collection[nn.Module]) -> Iterator[None]:
+    """Nobody is inside a `steady` block of a model that holds one of these modules. Needs `changing`."""
+    with ExitStack() as gates:
+        for model, gate in list(_gates.items()):
+            if any(module in owners for module in model.modules()):
+                gates.enter_context(gate.closed())
+        yield
+
+
+def refuse_inside() -> None:
+    """Refuse to change anything in a thread that is inside of a `steady` block.
+
+    Raises:
+        PatchStateError: it is.
+    """
+    if _depth():
+        raise PatchStateError(
+            "a patch cannot be changed inside of `with steady(model)` by the same thread; leave the block first. "
+            "Nothing was changed."
+        )
+
+
+def _depth() -> list[_Gate]:
+    """The gates that this thread is inside of."""
+    found: list[_Gate] | None = getattr(_inside, "gates", None)
+    if found is None:
+        found = _inside.gates = []
+    return found

@@ -1,0 +1,298 @@
+"""`Patch`: the handle on the signatures that were added to one live model."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import torch
+from torch import nn
+
+from rws_hub import shards
+from rws_hub.anchors import Chooser, Place, commit, deltas_on, find_owner, kept_bytes, path_of, places
+from rws_hub.config import strength
+from rws_hub.deltas import Delta
+from rws_hub.errors import PatchStateError
+from rws_hub.gates import changing, refuse_inside
+from rws_hub.plan import PatchPlan, SignaturePlan
+from rws_hub.planner import plan_module, require_signatures
+from rws_hub.removal import Mode, Way, choose_mode, way_back
+from rws_hub.signature import RobustWeightSignature
+from rws_hub.stored import open_stored
+
+# The active handles, by the modules that own what they touch.
+_handles: weakref.WeakKeyDictionary[nn.Module, list[Patch]] = weakref.WeakKeyDictionary()
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How clean values are to be restored, as the user said it."""
+
+    mode: Mode | None
+    checkpoint: str | Path | None
+
+
+# A signature and its strength.
+_Entry = tuple[RobustWeightSignature, float]
+
+
+def handles_on(model: nn.Module) -> tuple[Patch, ...]:
+    """The handles that are active on a model or on parts of it, oldest first."""
+    found = {handle for module in model.modules() for handle in _handles.get(module, ())}
+    return tuple(sorted(found, key=lambda handle: handle._number))
+
+
+class Patch:
+    """A set of signatures on one model. Made by `patch`; also a context manager that unpatches at its end.
+
+    The model's weights are a function of its clean weights and the set of (signature, alpha) alone, summed
+    over every active handle: any order of operations ends in the same bits.
+    """
+
+    def __init__(self, model: nn.Module, removal: Removal) -> None:
+        # Weak, so that the list of handles kept for a model does not keep the model itself alive.
+        self._ref = weakref.ref(model)
+        self._label = type(model).__name__
+        self._removal = removal
+        self._number = next(_numbers)
+        self._entries: dict[str, _Entry] = {}
+        self._plans: dict[str, SignaturePlan] = {}
+        # The modules that own the patched tensors: a wrapper may be dropped while the model inside it lives on.
+        self._owners: dict[str, dict[str, weakref.ref[nn.Module]]] = {}
+
+    @property
+    def _model(self) -> nn.Module:
+        model = self._ref()
+        if model is None:
+            raise PatchStateError(f"the {self._label} that was patched does not exist any more")
+        return model
+
+    @property
+    def active(self) -> bool:
+        """Whether any signature of this handle is on the model."""
+        return bool(self._entries)
+
+    @property
+    def alphas(self) -> Mapping[str, float]:
+        """Name -> strength of the signatures of this handle."""
+        return {name: alpha for name, (_, alpha) in self._entries.items()}
+
+    @property
+    def plan(self) -> PatchPlan:
+        """Where the signatures of this handle went."""
+        return PatchPlan(self._label, tuple(self._plans.values()))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes kept in memory to restore what this handle touches; a tensor under two handles counts for both."""
+        return kept_bytes(d for name in self._entries for d in self._deltas(name, force=True))
+
+    def set_alpha(self, /, **alphas: float) -> None:
+        """Rescale signatures by name, all at once: `p.set_alpha(fog=0.3, noise=0)`.
+
+        Raises:
+            PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
+            ValueError: a strength that is not a finite number.
+        """
+        refuse_inside()
+        with changing:
+            self._require(alphas)
+            wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
+            commit([d for n, a in wanted.items() for d in self._deltas(n, a)], [])
+            for name, alpha in wanted.items():
+                self._entries[name] = (self._entries[name][0], alpha)
+
+    def add(
+        self,
+        signature: RobustWeightSignature,
+        *,
+        alpha: float | None = None,
+        name: str | None = None,
+        table: str | Path | None = None,
+    ) -> None:
+        """Add one more signature, under the name of its corruption or under `name`.
+
+        Raises:
+            IncompatibleModelError, PatchStateError, NameTableError: as `patch`; nothing was changed.
+        """
+        require_signatures([signature])
+        alpha = signature.config.recommended_alpha if alpha is None else alpha
+        name = name or signature.config.corruption.name
+        self._change({name: (signature, strength(alpha, name))}, (), table)
+
+    def remove(self, *names: str) -> None:
+        """Take signatures off by name; the others stay.
+
+        Raises:
+            PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
+        """
+        self._change({}, names, None)
+
+    def exchange(
+        self,
+        name: str,
+        signature: RobustWeightSignature,
+        *,
+        alpha: float | None = None,
+        table: str | Path | None = None,
+    ) -> None:
+        """Put a signature in the place of the one called `name`, in one pass; it goes by its own corruption.
+
+        Raises:
+            IncompatibleModelError, PatchStateError, NameTableError: as `patch` and `remove`; nothing was changed.
+
+        Example:
+            >>> p = patch(model, fog)
+            >>> p.exchange("fog", noise, alpha=0.5)
+            >>> p
+            <Patch on ResNet: gaussian_noise=0.5>
+            >>> p.unpatch()
+        """
+        require_signatures([signature])
+        alpha = signature.config.recommended_alpha if alpha is None else alpha
+        new = signature.config.corruption.name
+        self._change({new: (signature, strength(alpha, new))}, (name,), table)
+
+    def unpatch(self, *, force: bool = False) -> None:
+        """Take all signatures of this handle off. Once no handle is left, every bit is as it was.
+
+        Args:
+            force: restore even if somebody changed a patched weight meanwhile; that change is lost.
+
+        Raises:
+            PatchStateError: nothing to take off, or a patched weight was changed (by training, by a forward
+                pass in train mode that updates batch-norm statistics, by load_state_dict ...).
+        """
+        refuse_inside()
+        with changing:
+            if not self._entries:
+                raise PatchStateError("this patch is not on the model any more; it was taken off before")
+            names = tuple(self._entries)
+            commit([], [d for n in names for d in self._deltas(n, force=force)], force=force)
+            self._forget(names)
+
+    def __enter__(self) -> Self:
+        if not self._entries:
+            raise PatchStateError("this patch is not on the model any more; call patch(model, ...) again")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._entries:
+            self.unpatch()
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{n}={a:g}" for n, a in self.alphas.items()) or "taken off"
+        return f"<Patch on {self._label}: {inside}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Patch belongs to one live model and cannot be copied or pickled; save the model's state_dict (it "
+            "holds the patched weights) or the signatures instead"
+        )
+
+    def _change(self, put: Mapping[str, _Entry], remove: Sequence[str], table: str | Path | None) -> None:
+        """Take some signatures off and put others on, by name, in one pass."""
+        refuse_inside()
+        with changing:
+            self._require(remove)
+            for name in put:
+                if name in self._entries and name not in remove:
+                    raise PatchStateError(
+                        f"the name {name!r} is taken in this patch; add the second one with p.add(signature, name=...)"
+                    )
+            off = [d for n in dict.fromkeys(remove) for d in self._deltas(n)]
+            if not put:
+                commit([], off)
+                self._forget(remove)
+                return
+            model = self._model
+            plan = plan_module(model, [s for s, _ in put.values()], table).require()
+            plans = dict(zip(put, plan.signatures, strict=True))
+            homes = {n: {b.model: model.get_submodule(path_of(b.model)) for b in p.bindings} for n, p in plans.items()}
+            on = [d for n, (s, a) in put.items() for d in places(s, a, plans[n], homes[n])]
+            self._refuse_twice(on, off)
+            commit(on, off, self._chooser(put, plans, table))
+            self._forget(remove)
+            self._owners |= {n: {m: weakref.ref(o) for m, o in home.items()} for n, home in homes.items()}
+            self._entries |= put
+            self._plans |= plans
+            for owner in self._owning():
+                live = _handles.setdefault(owner, [])
+                if self not in live:
+                    live.append(self)
+
+    def _chooser(
+        self, put: Mapping[str, _Entry], plans: Mapping[str, SignaturePlan], table: str | Path | None
+    ) -> Chooser:
+        """The way back for each tensor that has none yet."""
+        checkpoint = self._removal.checkpoint
+        touched = sum(plan.touched_bytes or 0 for plan in plans.values())
+        mode = choose_mode(self._removal.mode, checkpoint is not None, touched)
+        found = {} if checkpoint is None else {s: open_stored(checkpoint, s, table) for s, _ in put.values()}
+
+        def choose(live: torch.Tensor, delta: Delta) -> Way:
+            part = shards.part_of(live)
+            return way_back(mode, part.values, part.offset, delta, found.get(delta.signature))
+
+        return choose
+
+    def _deltas(self, name: str, alpha: float | None = None, *, force: bool = False) -> list[Place]:
+        """What one signature adds and to which modules, at its own strength or at `alpha`.
+
+        Raises:
+            PatchStateError: a module that was patched is gone, or not in the model any more (unless `force`).
+        """
+        root = self._ref()
+        homes: dict[str, nn.Module] = {}
+        for path, reference in self._owners[name].items():
+            owner = reference()
+            if root is not None and not force and (owner is None or find_owner(root, path) is not owner):
+                raise PatchStateError(
+                    f"{path} is not the one that was patched: the module was replaced meanwhile. Put it back, or "
+                    "call unpatch(force=True) to restore the clean values of what was patched all the same."
+                )
+            if owner is not None:
+                homes[path] = owner
+        if root is None and not homes:
+            raise PatchStateError(f"the {self._label} that was patched does not exist any more")
+        signature, strength = self._entries[name]
+        return places(signature, strength if alpha is None else alpha, self._plans[name], homes)
+
+    def _refuse_twice(self, on: Sequence[Place], off: Sequence[Place]) -> None:
+        seen: set[tuple[nn.Module, str, str]] = set()
+        gone = {(module, attribute, delta.order) for module, attribute, delta in off}
+        for module, attribute, delta in on:
+            there = delta.order in deltas_on(module, attribute) and (module, attribute, delta.order) not in gone
+            if (module, attribute, delta.order) in seen or there:
+                raise PatchStateError(
+                    f"the model carries this very signature ({delta.signature.config.corruption.name}) already; "
+                    "use set_alpha to change its strength. active_patches(model) lists the handles."
+                )
+            seen.add((module, attribute, delta.order))
+
+    def _require(self, names: Sequence[str] | Mapping[str, float]) -> None:
+        for name in names:
+            if name not in self._entries:
+                there = ", ".join(self._entries) or "none"
+                raise PatchStateError(f"no signature named {name!r} in this patch; there are: {there}")
+
+    def _forget(self, names: Sequence[str]) -> None:
+        before = self._owning()
+        for name in dict.fromkeys(names):
+            del self._entries[name], self._plans[name], self._owners[name]
+        for owner in before - self._owning():
+            _handles[owner].remove(self)
+            if not _handles[owner]:
+                del _handles[owner]
+
+    def _owning(self) -> set[nn.Module]:
+        """The modules, as far as they exist, that own what this handle touches."""
+        return {m for owners in self._owners.values() for reference in owners.values() if (m := reference())}

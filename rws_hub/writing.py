@@ -1,0 +1,218 @@
+"""Changing the values of many live tensors: all of them, or none, in one pass over their memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from rws_hub import deltas, shards
+from rws_hub.bits import same_bits
+from rws_hub.deltas import Delta, Scratch
+from rws_hub.errors import PatchStateError
+from rws_hub.removal import Way
+from rws_hub.shards import Part
+from rws_hub.spec import Op
+
+# Elements worked on at a time: on a processor what fits its cache, elsewhere what is worth a call.
+_CACHED, _CALLED = 2**16, 2**24
+# From so many elements on a second thread is worth its start.
+_MANY = 2**20
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One live tensor, and what is to become of it.
+
+    Attributes:
+        name: as the model spells it.
+        live: the tensor.
+        before, after: what is on it now and shall be on it, in the order in which it is summed; what has no strength
+            is left out.
+        old, new: the way back to its clean values from now (None: they are there), and then (None: they shall be).
+        block: elements of a block, whole rows.
+    """
+
+    name: str
+    live: torch.Tensor
+    before: Sequence[Delta]
+    after: Sequence[Delta]
+    old: Way | None
+    new: Way | None
+    block: int
+
+
+def block_of(tensor: torch.Tensor) -> int:
+    """How many elements of a tensor are best worked on at a time: whole rows."""
+    own = shards.part_of(tensor).values
+    length = max(1, own[:1].numel() if own.ndim else 1)
+    return length * max(1, (_CACHED if own.device.type == "cpu" else _CALLED) // length)
+
+
+@contextmanager
+def written(targets: Sequence[Target], force: bool) -> Iterator[None]:
+    """Write what is to become of the targets; if that or what is done inside fails, everything is as it was before.
+
+    Args:
+        targets: different tensors, none sharing memory with another.
+        force: overwrite values that somebody else has changed.
+
+    Raises:
+        PatchStateError: a value overflows, was changed meanwhile, or cannot be restored.
+    """
+    crews = _crews(targets, force)
+    try:
+        _run(crews)
+        yield
+    except BaseException:  # KeyboardInterrupt too: a half-patched model must never be seen
+        for crew in crews:
+            crew.roll_back()
+        raise
+
+
+def _crews(targets: Sequence[Target], force: bool) -> list[_Crew]:
+    work = [(t, part) for t in targets if (part := shards.part_of(t.live)).values.numel()]
+    jobs = [
+        _Job(t, part, start, min(start + t.block, part.values.numel()))
+        for t, part in work
+        for start in range(0, part.values.numel(), t.block)
+    ]
+    on_cpu = all(part.values.device.type == "cpu" for _, part in work)
+    many = on_cpu and sum(part.values.numel() for _, part in work) >= _MANY
+    count = min(_THREADS, torch.get_num_threads()) if many else 1
+    return [_Crew(jobs[i::count], force) for i in range(count)]
+
+
+def _run(crews: Sequence[_Crew]) -> None:
+    if len(crews) == 1:
+        crews[0].work(threading.Event())
+        return
+    threads, stop = torch.get_num_threads(), threading.Event()
+    # Each works alone on its own blocks. Setting the number in a thread also sets that of threads to come.
+    with ThreadPoolExecutor(len(crews), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            running = [pool.submit(crew.work, stop) for crew in crews]
+            for each in running:
+                each.result()
+        finally:
+            stop.set()
+            torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Elements start to stop of the part of a target that is here."""
+
+    target: Target
+    part: Part
+    start: int
+    stop: int
+
+    def live(self) -> torch.Tensor:
+        """The values, flat: themselves, or a copy if their layout does not allow that."""
+        return self._view().reshape(-1).contiguous()
+
+    def put(self, live: torch.Tensor) -> None:
+        """Write a copy back."""
+        view = self._view()
+        if view.data_ptr() != live.data_ptr():
+            view.copy_(live.view(view.shape))
+
+    def _view(self) -> torch.Tensor:
+        values = self.part.values
+        if values.is_contiguous():
+            return values.view(-1)[self.start : self.stop]
+        length = values[:1].numel()
+        return values[self.start // length : self.stop // length]
+
+    def change(self, on: Sequence[Delta], scratch: Scratch) -> torch.Tensor | None:
+        return deltas.total(on, self.part.offset + self.start, self.stop - self.start, scratch)
+
+    @property
+    def op(self) -> Op:
+        on = self.target.after or self.target.before
+        return on[0].op if on else "add"
+
+
+class _Crew:
+    """Some of the jobs, done one after the other."""
+
+    def __init__(self, jobs: Sequence[_Job], force: bool) -> None:
+        self._jobs, self._force = jobs, force
+        # How many are done, and the clean values of the one that may be under way: set by one assignment, so that
+        # an interrupt finds both or neither.
+        self._reached: tuple[int, torch.Tensor | None] = (0, None)
+        self._scratch: dict[torch.device, Scratch] = {}
+
+    def work(self, stop: threading.Event) -> None:
+        with torch.no_grad():
+            for i, job in enumerate(self._jobs):
+                if stop.is_set():
+                    return
+                try:
+                    self._do(i, job)
+                except BaseException:
+                    stop.set()
+                    raise
+            self._reached = (len(self._jobs), None)
+
+    def _do(self, i: int, job: _Job) -> None:
+        target, live, scratch = job.target, job.live(), self._room(job)
+        clean = live if target.old is None else self._restored(job, live, target.old)
+        kept = clean
+        if target.new is not None and target.new is not target.old:
+            kept = target.new.begin(job.start, clean)
+        elif clean is live:
+            kept = clean.clone()
+        self._reached = (i, kept)
+        change = job.change(target.after, scratch)
+        deltas.write(clean, change, job.op, live, scratch)
+        job.put(live)
+        if change is not None and deltas.overflows(kept, live):
+            raise deltas.refusal(target.name, live.dtype, target.after)
+        if target.new is not None:
+            target.new.end(job.start, kept, live, change)
+
+    def _restored(self, job: _Job, live: torch.Tensor, way: Way) -> torch.Tensor:
+        """The clean values of a block, if nobody has changed what is there."""
+        target, scratch = job.target, self._room(job)
+        change = job.change(target.before, scratch)
+        clean = way.clean(job.start, live, change)
+        if not self._force:
+            expected = scratch.expected(live)
+            deltas.write(clean, change, job.op, expected, scratch)
+            if not same_bits(expected, live):
+                raise PatchStateError(
+                    f"{target.name} was changed while it was patched (training, batch-norm statistics updated in train "
+                    "mode, or load_state_dict). Unpatching would undo that change: call unpatch(force=True) to restore "
+                    "the clean values all the same. Nothing was changed now."
+                )
+        return clean
+
+    def roll_back(self) -> None:
+        """Undo what was done: every block is computed again as it was before."""
+        done, pending = self._reached
+        with torch.no_grad():
+            for job in self._jobs[:done]:
+                live, way = job.live(), job.target.new
+                change = job.change(job.target.after, self._room(job))
+                self._undo(job, live if way is None else way.clean(job.start, live, change))
+            if pending is not None:
+                self._undo(self._jobs[done], pending)
+
+    def _undo(self, job: _Job, clean: torch.Tensor) -> None:
+        live, scratch = job.live(), self._room(job)
+        deltas.write(clean, job.change(job.target.before, scratch), job.op, live, scratch)
+        job.put(live)
+
+    def _room(self, job: _Job) -> Scratch:
+        device = job.part.values.device
+        if device not in self._scratch:
+            size = max(j.stop - j.start for j in self._jobs if j.part.values.device == device)
+            self._scratch[device] = Scratch(size, device)
+        return self._scratch[device]
