@@ -43,6 +43,7 @@ ORDER = [
     "codec",
     "pools",
     "payload",
+    "tensor_files",
     "sources",
     "kinship",
     "storage",
