@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 
 from rws_hub.errors import CorruptArtifactError
+from rws_hub.spec import Data
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -13,26 +14,37 @@ else:
     from backports import zstd
 
 _LEVEL = 19
+# Where there are more bytes than this, searching them for what hardly repeats takes minutes and gains next to nothing
+# (docs/DECISIONS.md, 2026-11-21).
+_LARGE, _FAST_LEVEL = 2**26, 1
+# Bytes of a frame that are decompressed at a time.
+_BLOCK = 2**20
 _MAGIC = (0xFD2FB528).to_bytes(4, "little")
 # The largest window that a reader of zstd has to support by default.
 _WINDOW_LOG = 27
 
 
-def compress(parts: Iterable[bytes | memoryview], size: int, level: int = _LEVEL) -> bytes:
-    """A frame of all parts one after the other, `size` bytes together. Same zstd and level, same bytes."""
+def compress(parts: Iterable[bytes | memoryview], size: int, level: int | None = None) -> bytearray:
+    """A frame of all parts one after the other, `size` bytes together. Same zstd, same bytes.
+
+    `level` is zstd's; where nothing is said it follows from the size.
+    """
     parameter = zstd.CompressionParameter
     options: dict[int, int] = {
-        parameter.compression_level: level,
+        parameter.compression_level: level or (_LEVEL if size <= _LARGE else _FAST_LEVEL),
         parameter.content_size_flag: 1,
         parameter.checksum_flag: 0,
     }
     compressor = zstd.ZstdCompressor(options=options)
     compressor.set_pledged_input_size(size)
-    out = [compressor.compress(part) for part in parts]
-    return b"".join([*out, compressor.flush()])
+    frame = bytearray()
+    for part in parts:
+        frame += compressor.compress(part)
+    frame += compressor.flush()
+    return frame
 
 
-def decompress(frame: bytes | memoryview, size: int, where: str) -> bytes:
+def decompress(frame: Data, size: int, where: str) -> bytearray:
     """The contents of a frame that holds exactly `size` bytes.
 
     Raises:
@@ -40,15 +52,21 @@ def decompress(frame: bytes | memoryview, size: int, where: str) -> bytes:
     """
     if bytes(frame[:4]) != _MAGIC:  # zstd would skip a frame of another kind without a word
         raise CorruptArtifactError(f"{where}: the compressed codes do not begin as a zstd frame does")
+    view, done, at = memoryview(frame), 0, 0
     try:
         stated = zstd.get_frame_info(frame).decompressed_size
         if stated != size:
             found = "no size" if stated is None else f"{stated:,} bytes"
             raise CorruptArtifactError(f"{where}: the compressed codes state {found}, the shapes need {size:,} bytes")
+        data = bytearray(size)
         decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
-        data = decompressor.decompress(frame, max_length=size)
+        while at < len(view) and not decompressor.eof:
+            # A frame can hold more than it states; then it is not at its end after `size` bytes.
+            part = decompressor.decompress(view[at : at + _BLOCK], max_length=size - done)
+            data[done : done + len(part)] = part
+            done, at = done + len(part), at + _BLOCK
     except zstd.ZstdError as error:
         raise CorruptArtifactError(f"{where}: the compressed codes are damaged ({error})") from error
-    if len(data) != size or not decompressor.eof or decompressor.unused_data:
+    if done != size or at < len(view) or not decompressor.eof or decompressor.unused_data:
         raise CorruptArtifactError(f"{where}: the compressed codes are cut off, or something follows them")
     return data

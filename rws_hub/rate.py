@@ -21,8 +21,8 @@ from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, top
 
 # A value is rounded up from here on, not from 0.5: fewer bits for the little error that it adds.
 ROUND_UP = 0.6
-# Elements of one tensor that are looked at.
-_SAMPLE = 2**16
+# Elements of one tensor, and of all of them, that are looked at.
+_SAMPLE, _SAMPLES = 2**16, 2**22
 # Share of codes that may stand aside before symbols become wider.
 _RARE = 0.01
 # Steps that are tried lie between these multiples of the root mean square.
@@ -60,14 +60,16 @@ class Sample:
 class Sampler:
     """Takes one element out of every so many of each tensor, block by block."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensors: int) -> None:
+        """For so many tensors: of many, less of each is looked at, so that all of it fits into memory."""
+        self._each = min(_SAMPLE, _SAMPLES // max(1, tensors))
         self._values: list[NDArray[np.float64]] = []
         self._weights: list[NDArray[np.float64]] = []
         self._largest = 0.0
 
     def add(self, count: int, blocks: Iterable[torch.Tensor]) -> None:
         """One tensor of `count` elements."""
-        places, passed = _places(count), 0
+        places, passed = _places(count, self._each), 0
         taken = []
         for block in blocks:
             flat = block.reshape(-1).abs().double().numpy()
@@ -86,9 +88,9 @@ class Sampler:
         return Sample(values, weights, self._largest)
 
 
-def _places(count: int) -> NDArray[np.int64]:
+def _places(count: int, most: int) -> NDArray[np.int64]:
     """Which elements are looked at: a random one of every run; every k-th could be the same place of every kernel."""
-    stride = max(1, count // _SAMPLE)
+    stride = max(1, count // most)
     starts = np.arange(0, count, stride)
     # Raw words, whose stream numpy keeps; the last run can be shorter.
     drawn = np.random.PCG64(count).random_raw(len(starts)) % np.minimum(stride, count - starts).astype(np.uint64)

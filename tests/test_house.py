@@ -48,6 +48,8 @@ ORDER = [
     "kinship",
     "storage",
     "layers",
+    "trio",
+    "measuring",
     "extract",
     "making",
     "identity",
