@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bytes", type=float, help="of each checkpoint, nearly (10e9, and then the result is kept)")
     parser.add_argument("--side", type=int, default=4096, help="rows and columns of each matrix")
-    parser.add_argument("--touched", type=int, default=8, help="how many tensors the smaller signature keeps")
+    parser.add_argument("--touched", type=int, default=2, help="how many tensors the smaller signature keeps")
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
