@@ -112,11 +112,11 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         alpha: patch strength, unitless.
         scratch: uint8, at least [n], on the device of `out`; what is in it does not matter.
     """
-    stop, parts = start + len(out), packed.parts
+    stop, parts = start + out.numel(), packed.parts
     if packed.encoding == "symbols":
         symbols.read(parts["symbols"], bits, start, out, scratch)
-        places = parts["places"].numpy()
-        if len(places):
+        if parts["places"].numel():
+            places = parts["places"].numpy()
             first, last = np.searchsorted(places, [start, stop])
             own = torch.from_numpy(places[first:last] - start).to(out.device)
             out[own] = parts["escapes"][first:last].to(out.device).float()

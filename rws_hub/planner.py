@@ -66,8 +66,7 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: st
         weights = Weights(plan.target, layout, partial(tensor_rows, tensors), {})
     else:
         weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
-        target = _Target(weights.label, weights.layout, {}, weights.others)
-        plan = PatchPlan(weights.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
+        plan = plan_weights(weights, signatures, table)
     judged = (
         dataclasses.replace(p, similarity=_similarity(p.bindings, weights, s)) if p.ok else p
         for p, s in zip(plan.signatures, signatures, strict=True)
@@ -93,6 +92,14 @@ def plan_module(
     layout = {n: tuple(t.shape) for n, t in tensors.items() if is_floating(t)}
     target = _Target(type(model).__name__, layout, tensors, what_else(tensors))
     return PatchPlan(target.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
+
+
+def plan_weights(
+    weights: Weights, signatures: Sequence[RobustWeightSignature], table: str | Path | None = None
+) -> PatchPlan:
+    """The same of a checkpoint or a state dict."""
+    target = _Target(weights.label, weights.layout, {}, weights.others)
+    return PatchPlan(weights.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
 
 
 @dataclass(frozen=True, slots=True)

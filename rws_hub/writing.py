@@ -19,7 +19,7 @@ from rws_hub.shards import Part
 from rws_hub.spec import Op
 
 # Elements worked on at a time: on a processor what fits its cache, elsewhere what is worth a call.
-_CACHED, _CALLED = 2**16, 2**24
+_CACHED, _CALLED = 2**17, 2**24
 # From so many elements on a second thread is worth its start.
 _MANY = 2**20
 _THREADS = 2
