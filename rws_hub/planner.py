@@ -21,6 +21,7 @@ from rws_hub.names import Family, Layout, families, read_table, table_of
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.recognise import recognise, why_unexplained
 from rws_hub.resolve import Match, match, match_below, plain_names
+from rws_hub.shards import is_sharded
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import (
     Weights,
@@ -60,8 +61,8 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: st
     if isinstance(model, nn.Module):
         plan = plan_module(model, signatures, table)
         tensors = live_tensors(model)
-        if any(t.is_meta for t in tensors.values()):
-            return plan
+        if any(t.is_meta or is_sharded(t) for t in tensors.values()):
+            return plan  # values that are nowhere, or elsewhere
         layout = {n: tuple(t.shape) for n, t in tensors.items()}
         weights = Weights(plan.target, layout, partial(tensor_rows, tensors), {})
     else:
@@ -190,7 +191,9 @@ def _plan_one(target: _Target, signature: RobustWeightSignature, names: _Names) 
         absent=best.absent,
         similarity=None,
         touched=sum(signature.elements(n) for n in signature.names),
-        touched_bytes=sum(tensors[b.model].nbytes for b in bindings) if tensors else None,
+        touched_bytes=sum(t.numel() * t.element_size() for t in (tensors[b.model] for b in bindings))
+        if tensors
+        else None,
     )
 
 

@@ -167,8 +167,6 @@ class _Crew:
         kept = clean
         if target.new is not None and target.new is not target.old:
             kept = target.new.begin(job.start, clean)
-        elif clean is live:
-            kept = clean.clone()
         self._reached = (i, kept)
         change = job.change(target.after, scratch)
         deltas.write(clean, change, job.op, live, scratch)
