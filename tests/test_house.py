@@ -38,6 +38,7 @@ ORDER = [
     "corruptions",
     "bits",
     "symbols",
+    "rounding",
     "rate",
     "frames",
     "codec",
