@@ -9,9 +9,14 @@ import xxhash
 _INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def integer_of(dtype: torch.dtype) -> torch.dtype:
+    """The integers of the same size."""
+    return _INTEGER[dtype.itemsize]
+
+
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two flat tensors of one dtype hold the same bits: -0.0 is not 0.0, and NaN is itself."""
-    kind = _INTEGER[a.element_size()]
+    kind = integer_of(a.dtype)
     own, other = a.detach().view(kind), b.detach().view(kind)
     if own.device.type == other.device.type == "cpu":
         return np.array_equal(own.numpy(), other.numpy())  # several times as fast as torch.equal on integers
@@ -30,13 +35,13 @@ def bytes_of(values: torch.Tensor) -> memoryview:
 
 def ordinal(values: torch.Tensor) -> torch.Tensor:
     """Where each number stands in the order of all numbers of its dtype; -0.0 stands before 0.0."""
-    found = _mirrored(values.cpu().view(_INTEGER[values.element_size()]))
+    found = _mirrored(values.cpu().view(integer_of(values.dtype)))
     return found.to(torch.int32) if found.dtype == torch.int16 else found  # room for differences
 
 
 def value_at(order: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The numbers that stand there."""
-    return _mirrored(order.to(_INTEGER[dtype.itemsize])).view(dtype)
+    return _mirrored(order.to(integer_of(dtype))).view(dtype)
 
 
 def _mirrored(bits: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,8 @@ import torch
 
 from rws_hub import symbols
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.rate import Grid, quantize
+from rws_hub.rate import Grid
+from rws_hub.rounding import quantize, taps
 from rws_hub.spec import Codec, Encoding, Granularity, TensorFacts
 
 # A half-precision vector must keep this relative error, or it is stored in single precision.
@@ -54,20 +55,21 @@ def encode_wide(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], grid: Gr
     count, written = math.prod(shape), 0
     # A mapping of its own, so that a signature of any size is given back to the system when it is dropped.
     codes = torch.frombuffer(mmap.mmap(-1, 2 * count), dtype=torch.int16)
+    step, length = grid.step(shape), taps(shape)
     error = square = 0.0
     for block in blocks:
-        for part in _blocks(block):
-            found = quantize(part, grid.step)
-            codes[written : written + len(part)] = found
-            written += len(part)
-            error += norm((found.float() * grid.step).sub_(part)) ** 2
+        for part in block.reshape(-1, length).split(max(1, _BLOCK // length)):  # type: ignore[no-untyped-call]
+            found = quantize(part, step)
+            codes[written : written + found.numel()] = found.reshape(-1)
+            written += found.numel()
+            error += norm((found.float() * step).sub_(part)) ** 2
             square += norm(part) ** 2
     stream, escapes = symbols.pack(codes, grid.width)
     parts = {
         "symbols": stream,
         "escapes": escapes,
         "places": symbols.places_aside("", stream, grid.width, count),
-        "step": torch.tensor([grid.step], dtype=torch.float32, device="cpu"),
+        "step": torch.tensor([step], dtype=torch.float32, device="cpu"),
     }
     packed = Packed(shape, "symbols", None, parts)
     return Encoded(packed, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
@@ -112,11 +114,11 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         alpha: patch strength, unitless.
         scratch: uint8, at least [n], on the device of `out`; what is in it does not matter.
     """
-    stop, parts = start + len(out), packed.parts
+    stop, parts = start + out.numel(), packed.parts
     if packed.encoding == "symbols":
         symbols.read(parts["symbols"], bits, start, out, scratch)
-        places = parts["places"].numpy()
-        if len(places):
+        if parts["places"].numel():
+            places = parts["places"].numpy()
             first, last = np.searchsorted(places, [start, stop])
             own = torch.from_numpy(places[first:last] - start).to(out.device)
             out[own] = parts["escapes"][first:last].to(out.device).float()

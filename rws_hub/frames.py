@@ -14,12 +14,15 @@ else:
     from backports import zstd
 
 _LEVEL = 19
-# Where there are more bytes than this, searching them for what hardly repeats takes minutes and gains next to nothing
-# (docs/DECISIONS.md, 2026-11-21).
+# Searching more bytes than this for what hardly repeats takes minutes (docs/DECISIONS.md, 2026-11-21).
 _LARGE, _FAST_LEVEL = 2**26, 1
 # Bytes of a frame that are decompressed at a time.
 _BLOCK = 2**20
 _MAGIC = (0xFD2FB528).to_bytes(4, "little")
+# Shorter repetitions take more to say than what they repeat: in codes they are chance.
+_MIN_MATCH = 6
+# Bytes from which on a part is worth the statistics of its own that a new block begins with.
+_OWN_BLOCK = 2**12
 # The largest window that a reader of zstd has to support by default.
 _WINDOW_LOG = 27
 
@@ -27,11 +30,13 @@ _WINDOW_LOG = 27
 def compress(parts: Iterable[bytes | memoryview], size: int, level: int | None = None) -> bytearray:
     """A frame of all parts one after the other, `size` bytes together. Same zstd, same bytes.
 
-    `level` is zstd's; where nothing is said it follows from the size.
+    Parts are expected to differ in their statistics: a large one shares no block with another. `level` is zstd's;
+    where nothing is said it follows from the size.
     """
     parameter = zstd.CompressionParameter
     options: dict[int, int] = {
         parameter.compression_level: level or (_LEVEL if size <= _LARGE else _FAST_LEVEL),
+        parameter.min_match: _MIN_MATCH,
         parameter.content_size_flag: 1,
         parameter.checksum_flag: 0,
     }
@@ -39,7 +44,12 @@ def compress(parts: Iterable[bytes | memoryview], size: int, level: int | None =
     compressor.set_pledged_input_size(size)
     frame = bytearray()
     for part in parts:
+        own = len(part) >= _OWN_BLOCK
+        if own:
+            frame += compressor.flush(compressor.FLUSH_BLOCK)
         frame += compressor.compress(part)
+        if own:
+            frame += compressor.flush(compressor.FLUSH_BLOCK)
     frame += compressor.flush()
     return frame
 

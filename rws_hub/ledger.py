@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from rws_hub import frames
-from rws_hub.bits import bytes_of, digest, ordinal, value_at
+from rws_hub.bits import bytes_of, digest, integer_of, ordinal, value_at
 from rws_hub.errors import PatchStateError
 
 # What subtracting gets wrong is counted in steps from one number of the dtype to the next: -7 to 7 are written in
@@ -57,7 +57,9 @@ class Ledger:
         pairs = codes[:half].copy()
         pairs[: len(codes) - half] |= codes[half:] << 4
         frame = frames.compress([pairs.data], half, _LEVEL)
-        self._entries[start] = _Entry(digest(live), frame, bytes(bytes_of(clean.cpu()[beyond])))
+        self._entries[start] = _Entry(
+            digest(live), frame, bytes(bytes_of(clean.cpu().view(integer_of(clean.dtype))[beyond]))
+        )
 
     def clean(self, start: int, live: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:
         """Subtract, and put right what that gets wrong.
@@ -77,11 +79,10 @@ class Ledger:
         codes = torch.from_numpy(np.concatenate([pairs & 15, pairs >> 4])[:count])
         order = ordinal(_subtracted(live, change))
         order += codes.to(order.dtype) - _TOP
-        found = value_at(order, live.dtype)
-        found[codes == _BEYOND] = torch.frombuffer(bytearray(entry.beyond or b"\0" * 8), dtype=live.dtype)[
-            : len(entry.beyond) // live.element_size()
-        ]
-        return found.to(live.device)
+        # As integers: a copied signalling NaN may come out as a quiet one.
+        found = value_at(order, live.dtype).view(integer_of(live.dtype))
+        found[codes == _BEYOND] = torch.from_numpy(np.frombuffer(entry.beyond, found.numpy().dtype).copy())
+        return found.view(live.dtype).to(live.device)
 
 
 def _subtracted(live: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:

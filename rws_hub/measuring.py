@@ -86,10 +86,8 @@ def _sample(trio: Trio, along: Mapping[str, float | None]) -> Sample:
     wide = [n for n in along if codec.is_wide(body[n])]
     sampler = Sampler(len(wide))
     for name in wide:
-        sampler.add(
-            math.prod(body[name]),
-            (difference(b, along[name]) for b in blocks(trio, name, pretrained=along[name] is not None)),
-        )
+        found = blocks(trio, name, pretrained=along[name] is not None)
+        sampler.add(body[name], (difference(block, along[name]) for block in found))
     return sampler.sample()
 
 

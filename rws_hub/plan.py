@@ -15,6 +15,9 @@ from rws_hub.spelling import Piece, written
 # A model whose sketch is less alike than this shares no ancestor with the source (docs/DECISIONS.md).
 KIN_SIMILARITY = 0.3
 
+# What a ledger takes for each weight, nearly: 0.3 to 0.5 where it was measured (docs/DECISIONS.md).
+LEDGER_BITS = 0.5
+
 Reason = Literal["missing", "unexpected", "mismatched", "unusable", "ambiguous"]
 
 
@@ -107,6 +110,12 @@ class SignaturePlan:
         rows += [(n, "untouched", "not in this model; not part of the signature") for n in fold_names(self.absent)]
         lines = table(("Tensor", "Status", "In the model"), rows)
         lines += ["", f"touches {self.touched:,} weights and statistics in {len(self.bindings)} tensors"]
+        if self.touched_bytes is not None:
+            ledger = round(self.touched * LEDGER_BITS / 8)
+            lines.append(
+                f"to take it off exactly, {self.touched_bytes:,} bytes are kept in memory (removal='snapshot'), or "
+                f"about {ledger:,} ('ledger'), or next to none ('reload', with a checkpoint)"
+            )
         if self.similarity is not None:
             lines.append(f"kinship: {self.kinship}")
         return "\n".join([head, "", *lines])

@@ -21,6 +21,7 @@ from rws_hub.names import Family, Layout, families, read_table, table_of
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.recognise import recognise, why_unexplained
 from rws_hub.resolve import Match, match, match_below, plain_names
+from rws_hub.shards import is_sharded
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import (
     Weights,
@@ -60,14 +61,13 @@ def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: st
     if isinstance(model, nn.Module):
         plan = plan_module(model, signatures, table)
         tensors = live_tensors(model)
-        if any(t.is_meta for t in tensors.values()):
-            return plan
+        if any(t.is_meta or is_sharded(t) for t in tensors.values()):
+            return plan  # values that are nowhere, or elsewhere
         layout = {n: tuple(t.shape) for n, t in tensors.items()}
         weights = Weights(plan.target, layout, partial(tensor_rows, tensors), {})
     else:
         weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
-        target = _Target(weights.label, weights.layout, {}, weights.others)
-        plan = PatchPlan(weights.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
+        plan = plan_weights(weights, signatures, table)
     judged = (
         dataclasses.replace(p, similarity=_similarity(p.bindings, weights, s)) if p.ok else p
         for p, s in zip(plan.signatures, signatures, strict=True)
@@ -93,6 +93,14 @@ def plan_module(
     layout = {n: tuple(t.shape) for n, t in tensors.items() if is_floating(t)}
     target = _Target(type(model).__name__, layout, tensors, what_else(tensors))
     return PatchPlan(target.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
+
+
+def plan_weights(
+    weights: Weights, signatures: Sequence[RobustWeightSignature], table: str | Path | None = None
+) -> PatchPlan:
+    """The same of a checkpoint or a state dict."""
+    target = _Target(weights.label, weights.layout, {}, weights.others)
+    return PatchPlan(weights.label, tuple(_plan_one(target, s, _names_of(s, table)) for s in signatures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +191,9 @@ def _plan_one(target: _Target, signature: RobustWeightSignature, names: _Names) 
         absent=best.absent,
         similarity=None,
         touched=sum(signature.elements(n) for n in signature.names),
-        touched_bytes=sum(tensors[b.model].nbytes for b in bindings) if tensors else None,
+        touched_bytes=sum(t.numel() * t.element_size() for t in (tensors[b.model] for b in bindings))
+        if tensors
+        else None,
     )
 
 

@@ -33,7 +33,7 @@ def why_not(tensor: torch.Tensor) -> str | None:
     placed: Any = tensor
     for placement in placed.placements:
         if not (placement.is_replicate() or (type(placement).__name__ == "Shard" and placement.dim == 0)):
-            return f"it is a DTensor placed as {placement}; expected whole copies, or shards of its first axis"
+            return f"it is a DTensor placed as {placement!r}; expected whole copies, or shards of its first axis"
     return None
 
 

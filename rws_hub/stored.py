@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from rws_hub.planner import plan_patch
+from rws_hub.planner import plan_weights
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import by_canonical, gather, open_weights
 from rws_hub.spelling import Piece
@@ -33,8 +33,8 @@ def open_stored(checkpoint: str | Path, signature: RobustWeightSignature, table:
         CheckpointError: no safetensors there.
         IncompatibleModelError: the signature does not fit them.
     """
-    (plan,) = plan_patch(checkpoint, signature, table=table).require().signatures
-    weights = open_weights(checkpoint, str(Path(checkpoint).name))
+    weights = open_weights(checkpoint, Path(checkpoint).name)
+    (plan,) = plan_weights(weights, [signature], table).require().signatures
     pieces = (Piece(p.canonical, p.part, b.model, p.model_part) for b in plan.bindings for p in b.pieces)
     homes = by_canonical(pieces)
 

@@ -47,20 +47,23 @@ def read(stream: torch.Tensor, width: int, start: int, out: torch.Tensor, scratc
 
     `scratch` (uint8, at least [n]) is on the device of `out`; nothing but symbols is moved there.
     """
-    stop = start + len(out)
-    codes = scratch[: len(out)]
+    count, half = out.numel(), stream.numel()
+    stop, codes = start + count, scratch[: out.numel()]
     if width == 8:
         codes.copy_(stream[start:stop])
     else:
-        half = len(stream)
         low = max(0, min(stop, half) - start)
         if low:
-            torch.bitwise_and(stream[start : start + low].to(out.device), 15, out=codes[:low])
-        if low < len(out):
+            torch.bitwise_and(_beside(out, stream[start : start + low]), 15, out=codes[:low])
+        if low < count:
             high = stream[max(start, half) - half : stop - half]
-            torch.bitwise_right_shift(high.to(out.device), 4, out=codes[low:])
+            torch.bitwise_right_shift(_beside(out, high), 4, out=codes[low:])
     codes.sub_(top(width))  # modulo 256: read as signed numbers they are the codes
     out.copy_(codes.view(torch.int8))
+
+
+def _beside(out: torch.Tensor, symbols: torch.Tensor) -> torch.Tensor:
+    return symbols if out.is_cpu else symbols.to(out.device)
 
 
 def places_aside(name: str, stream: torch.Tensor, width: int, count: int) -> torch.Tensor:

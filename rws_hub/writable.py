@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from rws_hub import storage
+from rws_hub import shards, storage
 from rws_hub.plan import Binding, Rejection
 from rws_hub.resolve import Match
 from rws_hub.signature import RobustWeightSignature
@@ -22,6 +22,8 @@ def why_not(name: str, tensor: torch.Tensor) -> list[Rejection]:
         why = "it is on the meta device and holds no values; load the weights first"
     elif tensor.is_inference():
         why = "it was created in inference mode and cannot be changed; create the model outside of it"
+    elif shards.is_sharded(tensor):
+        why = shards.why_not(tensor)
     elif type(tensor).__name__ not in _PLAIN:
         why = f"it is a {type(tensor).__name__}; only plain dense tensors can be patched"
     elif tensor.layout != torch.strided or tensor.dtype not in _DTYPES:

@@ -19,7 +19,7 @@ from rws_hub.shards import Part
 from rws_hub.spec import Op
 
 # Elements worked on at a time: on a processor what fits its cache, elsewhere what is worth a call.
-_CACHED, _CALLED = 2**16, 2**24
+_CACHED, _CALLED = 2**17, 2**24
 # From so many elements on a second thread is worth its start.
 _MANY = 2**20
 _THREADS = 2
@@ -167,8 +167,6 @@ class _Crew:
         kept = clean
         if target.new is not None and target.new is not target.old:
             kept = target.new.begin(job.start, clean)
-        elif clean is live:
-            kept = clean.clone()
         self._reached = (i, kept)
         change = job.change(target.after, scratch)
         deltas.write(clean, change, job.op, live, scratch)

@@ -1,17 +1,22 @@
-"""Ten thousand random lives of a patched model for each dtype: not one bit may remember them."""
+"""Ten thousand random lives of a patched model for each way back: not one bit may remember them."""
 
 import random
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from bits import plant_odd_values
 from builders import perturbed, seeded
+from safetensors.torch import save_file
 from torch import nn
 
-from rws_hub import RobustWeightSignature, patch
+from rws_hub import RobustWeightSignature, patch, removal
 from rws_hub.handle import Patch
+from rws_hub.removal import Mode
 
-SEQUENCES = 10_000
+# In each dtype; a copy is also the quickest way back.
+SEQUENCES = {"snapshot": 10_000, "reload": 3_400, "ledger": 3_400}
 STRENGTHS = (-1.5, 0.0, 0.3, 1.0)
 # Overlapping on purpose: every tensor is shared by two signatures, and no two signatures touch the same set.
 TOUCHED = {
@@ -46,9 +51,15 @@ def signatures() -> dict[str, RobustWeightSignature]:
 class Life:
     """One model, the handles on it, and what ought to be on it."""
 
-    def __init__(self, dtype: torch.dtype, signatures: dict[str, RobustWeightSignature]) -> None:
+    def __init__(
+        self, dtype: torch.dtype, signatures: dict[str, RobustWeightSignature], mode: Mode, folder: Path
+    ) -> None:
         self.model = seeded(Small, 0).to(dtype)
         plant_odd_values(self.model.conv.weight)
+        self.removal = {"removal": mode}
+        if mode == "reload":
+            self.removal["checkpoint"] = folder / "model.safetensors"
+            save_file(self.model.state_dict(), self.removal["checkpoint"])
         self.signatures = signatures
         self.handles: list[Patch] = []
         integer = torch.int16 if dtype.itemsize == 2 else torch.int32
@@ -84,7 +95,7 @@ class Life:
 
     def _patch(self, rng: random.Random) -> None:
         if name := self._free(rng):
-            self.handles.append(patch(self.model, self.signatures[name], alpha=rng.choice(STRENGTHS)))
+            self.handles.append(patch(self.model, self.signatures[name], alpha=rng.choice(STRENGTHS), **self.removal))
 
     def _add(self, rng: random.Random) -> None:
         if name := self._free(rng):
@@ -100,12 +111,14 @@ class Life:
             handle.remove(rng.choice(list(handle.alphas)))
 
 
+@pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_no_sequence_of_operations_leaves_a_trace(dtype, signatures):
-    life = Life(dtype, signatures)
+def test_no_sequence_of_operations_leaves_a_trace(dtype, mode, signatures, tmp_path, monkeypatch):
+    monkeypatch.setattr(removal, "_SMALL", 1)  # or all tensors here would be copied
+    life = Life(dtype, signatures, mode, tmp_path)
     clean = life.bits
     reached: dict[State, tuple[bytes, ...]] = {frozenset(): clean}
-    for seed in range(SEQUENCES):
+    for seed in range(SEQUENCES[mode]):
         rng = random.Random(seed)
         life.live(rng, steps=seed % 4)
         state = life.state

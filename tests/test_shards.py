@@ -1,0 +1,126 @@
+"""A model whose parameters are spread over two processes is patched part by part."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rws_hub.shards import is_sharded, part_of
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+
+
+def test_a_plain_tensor_is_here_whole():
+    tensor = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
+    part = part_of(tensor)
+    assert not is_sharded(tensor) and part.offset == 0
+    assert part.values.data_ptr() == tensor.data_ptr() and not part.values.requires_grad
+
+
+SCRIPT = r"""
+import sys
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from bits import bits_of
+from builders import tiny_resnet, tiny_signature
+from rws_hub import IncompatibleModelError, PatchStateError, patch, plan_patch, removal
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+mesh = init_device_mesh("cpu", (2,))
+fog, noise = tiny_signature(corruption="fog", seed=1), tiny_signature(corruption="noise", seed=2)
+
+def whole(model):
+    return {n: bits_of(t.full_tensor() if hasattr(t, "full_tensor") else t) for n, t in model.state_dict().items()}
+
+# FSDP2: shards of the first axis, of uneven lengths where it is odd
+model, plain = tiny_resnet(), tiny_resnet()
+fully_shard(model, mesh=mesh)
+clean = whole(model)
+for mode in ("snapshot", "ledger"):
+    removal._SMALL = 1
+    p, q = patch(model, fog, removal=mode), patch(plain, fog)
+    assert whole(model) == whole(plain) != clean
+    p.add(noise, alpha=0.5); q.add(noise, alpha=0.5)
+    p.set_alpha(fog=-0.3); q.set_alpha(fog=-0.3)
+    assert whole(model) == whole(plain)
+    p.unpatch(); q.unpatch()
+    assert whole(model) == whole(plain) == clean
+assert plan_patch(model, fog).ok
+
+# whole copies
+copies = tiny_resnet()
+for module in copies.modules():
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Replicate()]))
+with patch(copies, fog):
+    with patch(plain, fog):
+        assert whole(copies) == whole(plain)
+assert whole(copies) == clean
+
+# shards of another axis are refused, by name
+across = tiny_resnet()
+across.conv1.weight = nn.Parameter(distribute_tensor(across.conv1.weight.detach(), mesh, [Shard(1)]))
+try:
+    patch(across, fog)
+except IncompatibleModelError as error:
+    assert "conv1.weight" in str(error) and "Shard(dim=1)" in str(error), error
+else:
+    raise AssertionError("not refused")
+
+# if one process refuses, so do all: only one of them holds the weight that was changed
+p = patch(model, fog)
+before = whole(model)
+local = model.conv1.weight.to_local()
+if rank == 1:
+    with torch.no_grad():
+        local[-1] += 1
+changed = whole(model)
+try:
+    p.unpatch()
+except PatchStateError as error:
+    assert ("was changed while it was patched" if rank == 1 else "another process") in str(error), error
+else:
+    raise AssertionError("not refused")
+assert whole(model) == changed != before and p.active
+dist.barrier()
+dist.destroy_process_group()
+print("fine")
+"""
+
+
+def test_two_processes(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tests = Path(__file__).parent
+    common = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=common | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120)[0] for process in running]
+    assert [t.strip().splitlines()[-1:] for t in told] == [["fine"], ["fine"]], "\n".join(told)
