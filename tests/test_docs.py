@@ -36,7 +36,7 @@ def make(corruption: str, seed: int, **options: str) -> tuple[torch.nn.Module, R
 
 
 def test_readme_python_runs(hub, hub_cache, tmp_path, monkeypatch):
-    assert len(python_blocks(README)) == 6
+    assert len(python_blocks(README)) == 7
     timm.models.save_for_hf(timm.create_model("resnet18"), tmp_path / "base", safe_serialization=True)
     base = hub.put("alice/resnet18-base", files_of(tmp_path / "base")).oid
     clean, fog = make("fog", 1, base_model="alice/resnet18-base", base_revision=base)

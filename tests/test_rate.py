@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rws_hub import rate
 from rws_hub.rate import Grid, Sampler, Target, choose, relative_step
 from rws_hub.rounding import quantize, taps
-from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, symbols_of, top
+from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, top
 
 N = 20_000
 SHAPES = {
@@ -64,7 +64,8 @@ def error(grid, *deltas):
 def bits_taken(grid, *deltas):
     """Bits of one code, those that stand aside counted."""
     packed = [pack(codes_of(d, grid)[0], grid.width) for d in deltas]
-    symbols = torch.cat([symbols_of(stream, grid.width) for stream, _ in packed])
+    streams = torch.cat([stream for stream, _ in packed])
+    symbols = streams if grid.width == 8 else torch.cat([streams & 15, streams >> 4])
     aside, count = sum(len(e) for _, e in packed), sum(d.numel() for d in deltas)
     shares = torch.unique(symbols, return_counts=True)[1].double() / len(symbols)
     return float(-(shares * shares.log2()).sum()) + 16 * aside / count
