@@ -120,7 +120,7 @@ def task(name: str, folder: Path, touched: int) -> dict[str, Any]:
     return found
 
 
-def measure(folder: Path, wanted: int, side: int, few: int) -> dict[str, Any]:
+def measure(folder: Path, wanted: int, side: int, touched: list[int] | None) -> dict[str, Any]:
     """Write the checkpoints into `folder` and run every task.
 
     Raises:
@@ -133,11 +133,12 @@ def measure(folder: Path, wanted: int, side: int, few: int) -> dict[str, Any]:
     for role, noise in (("standard", 0.0), ("robust", 0.001)):
         write_checkpoint(folder / role, tensors, side, noise)
     tasks: list[dict[str, Any]] = []
-    for name, touched in [("read", 0), ("copy", 0), *((n, t) for t in (few, tensors) for n in ("extract", "apply"))]:
+    kept = [(name, count) for count in touched or (2, tensors) for name in ("extract", "apply")]
+    for name, count in [("read", 0), ("copy", 0), *kept]:
         forget(folder)
-        command = [sys.executable, __file__, "--touched", str(touched), "--task", name, str(folder)]
+        command = [sys.executable, __file__, "--touched", str(count), "--task", name, str(folder)]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        tasks.append({"task": name, "touched_tensors": touched, **found})
+        tasks.append({"task": name, "touched_tensors": count, **found})
         print(tasks[-1], file=sys.stderr)
         shutil.rmtree(folder / "out", ignore_errors=True)
     return {
@@ -155,11 +156,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bytes", type=float, help="of each checkpoint, nearly (10e9, and then the result is kept)")
     parser.add_argument("--side", type=int, default=4096, help="rows and columns of each matrix")
-    parser.add_argument("--touched", type=int, default=2, help="how many tensors the smaller signature keeps")
+    parser.add_argument("--touched", type=int, nargs="+", help="how many tensors signatures keep (default 2, and all)")
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.task:
-        print(json.dumps(task(given.task[0], Path(given.task[1]), given.touched)))
+        print(json.dumps(task(given.task[0], Path(given.task[1]), given.touched[0])))
         return
     import torch
 

@@ -10,7 +10,8 @@ from builders import perturbed, seeded, tiny_resnet, tiny_vit
 from oracle import log_ratio, relative, rws
 from torch import nn
 
-from rws_hub import ExtractionError, RobustWeightSignature
+from rws_hub import ExtractionError, RobustWeightSignature, codec, payload, trio
+from rws_hub import extract as extract_room
 
 WHOLE = {"corruption": "fog", "license": "mit", "layers": ["*"], "bits": 32}
 BUILD = {"resnet": tiny_resnet, "vit": tiny_vit}
@@ -274,3 +275,43 @@ def test_how_much_is_read_at_a_time_decides_nothing(block, options, monkeypatch)
     monkeypatch.setattr("rws_hub.codec._BLOCK", block)
     monkeypatch.setattr("rws_hub.symbols._BLOCK", block)
     assert extract(standard, robust, **options).payload == expected.payload
+
+
+@pytest.mark.parametrize("options", [{"error": 0.3}, {"max_bytes": 60_000}], ids=str)
+def test_a_chosen_tensor_is_read_to_measure_it_to_sample_it_and_to_encode_it(options, monkeypatch):
+    """However often a size is aimed at, layers are measured and sampled once."""
+    standard = tiny_resnet()
+    robust, start = perturbed(standard, 0.02, 1), perturbed(standard, 0.02, 2)
+    real, read = trio.blocks, []
+
+    def blocks(three, name, *given):
+        read.append(name)
+        return real(three, name, *given)
+
+    def counted(*given, **keywords):
+        return blocks(*given, *keywords.values())
+
+    encoded = []
+    real_run = extract_room.Encoder.run
+    monkeypatch.setattr("rws_hub.measuring.blocks", counted)
+    monkeypatch.setattr("rws_hub.extract.Encoder.run", lambda self, p: encoded.append(1) or real_run(self, p))
+    extract(standard, robust, start, bits=None, layers=2, **options)
+    # In both models' layers, along the clean direction, and as a sample.
+    assert read.count("layer1.0.conv1.weight") == 3
+    assert read.count("layer4.0.conv1.weight") == 1
+    assert len(encoded) == 1 if "error" in options else len(encoded) > 1
+
+
+def test_a_new_signature_is_decoded_when_it_is_asked_for(monkeypatch):
+    standard = tiny_resnet()
+    asked = []
+    real = payload.payload_tensors
+    monkeypatch.setattr("rws_hub.payload.payload_tensors", lambda *given: asked.append(1) or real(*given))
+    signature = extract(standard, perturbed(standard, 0.02, 1), bits=4, layers=2)
+    assert len(signature.tensors) == len(signature.names) and signature.nbytes and not asked
+    whole = payload.read_payload(signature.payload, signature.config)
+    assert list(whole) == list(signature.tensors)
+    asked.clear()
+    for name in signature.names:
+        assert torch.equal(signature.delta(name), codec.unpack(whole[name], signature.config.codec.bits))
+    assert asked == [1]

@@ -112,3 +112,36 @@ def test_a_bomb_takes_no_memory():
     *found, growth = done.stdout.split()
     assert found == ["1000", "refused", "refused"]
     assert int(growth) < 16 * 2**10  # KiB, or bytes where that is the custom
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [0, 1, BLOCK + 1])
+def test_how_much_is_decompressed_at_a_time_decides_nothing(size, block, monkeypatch):
+    whole = (b"codes" * size)[:size]
+    frame = compress([whole, b""], size)
+    monkeypatch.setattr("rws_hub.frames._BLOCK", block)
+    assert decompress(frame, size, "here") == whole
+    for broken in (frame[:-1], frame + b"\0", frame + frame):
+        with pytest.raises(CorruptArtifactError):
+            decompress(broken, size, "here")
+
+
+def test_parts_are_asked_for_one_at_a_time():
+    seen = []
+
+    def parts():
+        for i in range(3):
+            seen.append(i)
+            yield bytes(10)
+
+    assert decompress(compress(parts(), 30), 30, "here") == bytes(30)
+    assert seen == [0, 1, 2]
+
+
+def test_what_is_large_is_not_searched_for_long(monkeypatch):
+    data = bytes(random.Random(0).choices(range(7), [1, 2, 4, 8, 4, 2, 1], k=100_000))
+    searched = compress([data], len(data))
+    monkeypatch.setattr("rws_hub.frames._LARGE", len(data) - 1)
+    quick = compress([data], len(data))
+    assert quick != searched == compress([data], len(data), level=19)
+    assert decompress(quick, len(data), "here") == decompress(searched, len(data), "here") == data

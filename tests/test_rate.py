@@ -223,3 +223,16 @@ def test_symbols_are_wider_where_many_codes_would_stand_aside(kind):
         beyond = float((codes_of(delta, grid)[0].abs() > top(4)).float().mean())
         assert grid.width == (4 if beyond <= 0.01 else 8)
     assert (grids[0].width, grids[-1].width) == (8, 4)
+
+
+def test_of_many_tensors_less_of_each_is_looked_at(monkeypatch):
+    monkeypatch.setattr("rws_hub.rate._SAMPLES", 4000)
+    delta = values().reshape(-1)[:10_000]
+    few, many = Sampler(1), Sampler(40)
+    for sampler, often in ((few, 1), (many, 40)):
+        for _ in range(often):
+            sampler.add((10_000, 1), [delta])
+    assert sum(p.values.numel() for p in few.sample().parts) >= 4000
+    taken = many.sample().parts
+    assert len(taken) == 40 and all(p.values.numel() == 100 and p.weight == 100 for p in taken)
+    assert many.sample().largest == few.sample().largest
