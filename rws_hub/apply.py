@@ -1,29 +1,27 @@
-"""Patch a checkpoint on disk: `rws apply`. One shard in memory at a time; the input is never written to."""
+"""Patch a checkpoint on disk: `rws apply`. It is copied block by block; the input is never written to."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from rws_hub.artifact import give_usual_mode, scratch_folder, why_not_new
+from rws_hub.artifact import scratch_folder, why_not_new
 from rws_hub.deltas import Delta, Scratch, moving, patch_block
 from rws_hub.errors import CheckpointError, PatchStateError
 from rws_hub.plan import PatchPlan
 from rws_hub.planner import plan_patch
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.sources import INDEX_SUFFIX, checkpoint_files, file_layout
+from rws_hub.sources import INDEX_SUFFIX, checkpoint_files
+from rws_hub.tensor_files import Entry, read_elements, read_entries
 
-# Elements worked on at a time.
-_BLOCK = 2**16
+# Elements of a touched tensor, and bytes of what is copied, at a time.
+_BLOCK, _COPY = 2**16, 2**20
 
 
 def apply_to_checkpoint(
@@ -36,8 +34,8 @@ def apply_to_checkpoint(
 ) -> PatchPlan:
     """Write a patched copy of a (sharded) safetensors checkpoint.
 
-    Every tensor keeps its name, dtype and shard; a file in which nothing changes keeps its bytes. Same source,
-    signatures and strengths, same bytes.
+    Nothing but the values of touched tensors changes: every other byte of a file, its header too, is that of the
+    source. Memory is the signatures' and a few blocks, whatever the size of files and tensors.
 
     Args:
         source: a .safetensors file, an index, or a folder with one of them.
@@ -67,7 +65,8 @@ def apply_to_checkpoint(
     if len({s.config.digest for s in signatures}) < len(signatures):
         raise PatchStateError("the same signature is given twice; give it once, with the sum of both strengths")
     plan = plan_patch(source, *signatures, table=table).require()
-    layout = {name: shape for file in files for name, (_, shape) in file_layout(file).items()}
+    entries = {file: read_entries(file) for file in files}
+    layout = {name: entry.shape for found in entries.values() for name, entry in found.items()}
     deltas: dict[str, list[Delta]] = {}
     for signature, alpha, planned in zip(signatures, alphas, plan.signatures, strict=True):
         for binding in planned.bindings:
@@ -75,7 +74,8 @@ def apply_to_checkpoint(
             deltas.setdefault(binding.model, []).append(Delta(binding.model, shape, signature, binding.pieces, alpha))
     with _explained(f"{out}: cannot be written"), scratch_folder(out.parent, out.name) as scratch:
         for file in tqdm(files, desc="patching", unit="file", disable=not progress, leave=False):
-            _patch_file(file, deltas, scratch / file.name)
+            with (scratch / file.name).open("xb") as target:
+                target.writelines(_patched(file, entries[file], deltas))
         if single:
             (scratch / source.name).rename(out)
         else:
@@ -84,38 +84,34 @@ def apply_to_checkpoint(
     return plan
 
 
-def _patch_file(file: Path, deltas: dict[str, list[Delta]], target: Path) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    with _explained(f"{file}: cannot be read"), safe_open(file, framework="pt", backend="pread") as handle:
-        metadata = handle.metadata()
-        names = handle.keys()
-        if any(d.alpha for name in names for d in deltas.get(name, ())):
-            for name in names:
-                tensors[name] = handle.get_tensor(name)
-                _patch_tensor(tensors[name], moving(deltas.get(name, ())))
-    if tensors:
-        save_file(tensors, target, metadata)
-        _settle(target)
-    else:
-        shutil.copyfile(file, target)
+def _patched(file: Path, entries: Mapping[str, Entry], deltas: Mapping[str, list[Delta]]) -> Iterator[memoryview]:
+    """The bytes of a patched file, in order."""
+    done, end = 0, max((entry.stop for entry in entries.values()), default=file.stat().st_size)
+    for name, entry in entries.items():
+        if on := moving(deltas.get(name, ())):
+            yield from _copied(file, done, entry.start)
+            yield from _patched_tensor(file, entry, on)
+            done = entry.stop
+    yield from _copied(file, done, end)
 
 
-def _patch_tensor(tensor: torch.Tensor, on: list[Delta]) -> None:
-    flat, scratch = tensor.view(-1), Scratch(min(_BLOCK, tensor.numel()), tensor.device)
-    for start in range(0, len(flat) if on else 0, _BLOCK):
-        patch_block(flat[start : start + _BLOCK], start, on, scratch)
+def _copied(file: Path, start: int, stop: int) -> Iterator[memoryview]:
+    with _explained(f"{file}: cannot be read"), file.open("rb") as source:
+        source.seek(start)
+        while start < stop and (block := source.read(min(_COPY, stop - start))):
+            yield memoryview(block)
+            start += len(block)
+    if start < stop:
+        raise CheckpointError(f"{file}: ends before its header says; it was changed while it was read")
 
 
-def _settle(file: Path) -> None:
-    """Put right what safetensors leaves open: the order of the metadata is random, the mode is 0600."""
-    with file.open("r+b") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        header = json.loads(handle.read(size))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        handle.seek(8)
-        handle.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
-    give_usual_mode(file)
+def _patched_tensor(file: Path, entry: Entry, on: Sequence[Delta]) -> Iterator[memoryview]:
+    count = math.prod(entry.shape)
+    scratch = Scratch(min(_BLOCK, count), torch.device("cpu"))
+    for start in range(0, count, _BLOCK):
+        block = read_elements(file, entry, start, min(_BLOCK, count - start))
+        patch_block(block, start, on, scratch)
+        yield block.view(torch.uint8).numpy().data
 
 
 def _copy_companions(source: Path, target: Path) -> None:
@@ -133,5 +129,5 @@ def _copy_companions(source: Path, target: Path) -> None:
 def _explained(what: str) -> Iterator[None]:
     try:
         yield
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
         raise CheckpointError(f"{what} ({error})") from error

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 
 from rws_hub.errors import ComparisonError
-from rws_hub.extract import is_statistic
 from rws_hub.names import table_of
 from rws_hub.report import fold_names
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.spec import SignatureConfig
+from rws_hub.trio import is_statistic
 
 # Elements taken to float64 at a time: of large tensors only the float32 deltas are held.
 _BLOCK = 2**16

@@ -24,7 +24,7 @@ class _Entry:
     """One block: a digest of the patched values, a frame of what subtracting gets wrong, and the values beyond."""
 
     patched: bytes
-    errors: bytes
+    errors: bytearray
     beyond: bytes
 
 

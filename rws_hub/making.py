@@ -13,15 +13,28 @@ from torch import nn
 
 from rws_hub import layers
 from rws_hub._version import __version__
+from rws_hub.codec import is_wide
 from rws_hub.config import oldest_format, parse_config
 from rws_hub.errors import ExtractionError
-from rws_hub.extract import Extracted, Trio, extract
+from rws_hub.extract import Encoder
 from rws_hub.layers import SHALLOW_SHARE, LayerRule
+from rws_hub.measuring import Measured, measure
 from rws_hub.payload import parts_of, write_payload
 from rws_hub.pools import pool
-from rws_hub.rate import Target
+from rws_hub.rate import Target, choose
 from rws_hub.sources import CanonicalWeights
-from rws_hub.spec import DEFAULT_ERROR, FORMAT, Backbone, Codec, Corruption, Extraction, Payload, SignatureConfig
+from rws_hub.spec import (
+    DEFAULT_ERROR,
+    FORMAT,
+    Backbone,
+    Codec,
+    Corruption,
+    Extraction,
+    Payload,
+    SignatureConfig,
+    stream_bytes,
+)
+from rws_hub.trio import Trio
 
 _BITS = (0.1, 8.0)
 _ERRORS = (0.001, 0.9)
@@ -104,12 +117,14 @@ def make(trio: Trio, statement: Statement, wanted: Wanted, executed: Sequence[st
         progress: show a progress bar on stderr.
 
     Raises:
-        ExtractionError: as in `extract.extract`; a size that cannot be met; values that no config can hold.
+        ExtractionError: as in `measuring.measure` and `extract.Encoder`; a size that cannot be met; values that
+            no config can hold.
     """
+    coded, batchnorm = wanted.target is not None, statement.batchnorm == "delta"
+    measured = measure(trio, statement.layers, coded, batchnorm, executed, progress)
 
     def once(target: Target | None) -> _Made:
-        rule, batchnorm = statement.layers, statement.batchnorm == "delta"
-        return _assemble(trio, statement, extract(trio, rule, target, batchnorm, executed, progress))
+        return _assemble(trio, statement, measured, target, progress)
 
     made = once(wanted.target)
     return made if wanted.max_bytes is None else _fit(once, made, wanted.max_bytes)
@@ -150,13 +165,17 @@ def _size(made: _Made) -> int:
     return len(made[0].to_text().encode()) + len(made[1])
 
 
-def _assemble(trio: Trio, statement: Statement, found: Extracted) -> _Made:
-    if found.grid is None:
-        parts, codec = parts_of(found.tensors), Codec("float32", 32)
+def _assemble(trio: Trio, statement: Statement, measured: Measured, target: Target | None, progress: bool) -> _Made:
+    grid = None if target is None or measured.sample is None else choose(measured.sample, target)
+    encoder = Encoder(trio, measured, grid)
+    if grid is None:
+        parts, codec = parts_of(dict(encoder.run(progress))), Codec("float32", 32)
     else:
-        parts = pool(found.tensors, found.grid.width)
-        codec = Codec("entropy", found.grid.width, len(parts["frame"]), len(parts.get("escapes", ())))
-    payload = write_payload(parts)
+        body = trio.standard.recognition.body
+        size = sum(stream_bytes(math.prod(body[n]), grid.width) for n in measured.order if is_wide(body[n]))
+        parts = pool((packed for _, packed in encoder.run(progress)), size)
+        codec = Codec("entropy", grid.width, len(parts["frame"]), len(parts.get("escapes", ())))
+    payload, found = write_payload(parts), encoder.extracted()
     rule = statement.layers
     named = () if isinstance(rule, (str, int)) else tuple(rule)
     config = SignatureConfig(
@@ -178,7 +197,7 @@ def _assemble(trio: Trio, statement: Statement, found: Extracted) -> _Made:
             share=SHALLOW_SHARE if rule == "shallow" else None,
             patterns=named,
             batchnorm=statement.batchnorm,
-            profile=found.profile,
+            profile=measured.profile,
         ),
         codec=codec,
         tensors=found.facts,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,26 @@ def payload_tensors(data: bytearray | memoryview, config: SignatureConfig) -> di
         )
         for name, facts in config.tensors.items()
     }
+
+
+class Unread(Mapping[str, Packed]):
+    """The stored deltas of a payload that is known to be right, decompressed when one of them is first asked for."""
+
+    def __init__(self, data: memoryview, config: SignatureConfig) -> None:
+        self._data, self._config = data, config
+
+    @cached_property
+    def _tensors(self) -> dict[str, Packed]:
+        return payload_tensors(self._data, self._config)
+
+    def __getitem__(self, name: str) -> Packed:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._config.tensors)
+
+    def __len__(self) -> int:
+        return len(self._config.tensors)
 
 
 def check_header(data: Data, config: SignatureConfig) -> None:

@@ -11,7 +11,7 @@ Always in the order of sorted names. Hundreds of small vectors would each cost m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
@@ -23,17 +23,27 @@ from rws_hub.spec import PAYLOAD_FILE, SignatureConfig, stream_bytes
 _POOLS = {"halves": "float16", "singles": "float32"}
 
 
-def pool(tensors: Mapping[str, Packed], width: int) -> dict[str, torch.Tensor]:
-    """All deltas as the tensors of a payload."""
-    wide = [p for _, p in sorted(tensors.items()) if p.encoding == "symbols"]
-    size = sum(stream_bytes(math.prod(p.shape), width) for p in wide)
-    frame = frames.compress((p.parts["symbols"].numpy().data for p in wide), size)
-    found = {"frame": [torch.frombuffer(bytearray(frame), dtype=torch.uint8)]}
-    for label, part in (("escapes", "escapes"), ("steps", "step")):
-        found[label] = [p.parts[part] for p in wide]
-    for label, encoding in _POOLS.items():
-        found[label] = [p.parts["values"].reshape(-1) for _, p in sorted(tensors.items()) if p.encoding == encoding]
-    pooled = {label: torch.cat(parts) for label, parts in found.items() if parts}
+def pool(deltas: Iterable[Packed], size: int) -> dict[str, torch.Tensor]:
+    """All deltas as the tensors of a payload.
+
+    Args:
+        deltas: in the order of sorted names. The symbols of one are compressed and let go before the next is asked for.
+        size: of all their symbols together, in bytes.
+    """
+    found: dict[str, list[torch.Tensor]] = {label: [] for label in ("escapes", "steps", *_POOLS)}
+    labels = {encoding: label for label, encoding in _POOLS.items()}
+
+    def streams() -> Iterator[memoryview]:
+        for packed in deltas:
+            if packed.encoding == "symbols":
+                found["escapes"].append(packed.parts["escapes"])
+                found["steps"].append(packed.parts["step"])
+                yield packed.parts["symbols"].numpy().data
+            else:
+                found[labels[packed.encoding]].append(packed.parts["values"].reshape(-1))
+
+    frame = torch.frombuffer(frames.compress(streams(), size), dtype=torch.uint8)
+    pooled = {"frame": frame} | {label: torch.cat(parts) for label, parts in found.items() if parts}
     return {label: tensor for label, tensor in pooled.items() if tensor.numel()}
 
 
@@ -64,7 +74,7 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
     width = config.codec.bits
     size = symbol_bytes(config)
     data = frames.decompress(parts["frame"].numpy().data, size, PAYLOAD_FILE)
-    stream = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)[:size]
+    stream = torch.frombuffer(data or bytearray(1), dtype=torch.uint8)[:size]
     escapes = parts.get("escapes", torch.empty(0, dtype=torch.int16, device="cpu"))
     found: dict[str, Packed] = {}
     at = passed = 0

@@ -22,8 +22,8 @@ from rws_hub.rounding import quantize, taps
 from rws_hub.spec import WIDTHS
 from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, top
 
-# Elements of one tensor that are looked at.
-_SAMPLE = 2**16
+# Elements of one tensor, and of all of them, that are looked at.
+_SAMPLE, _SAMPLES = 2**16, 2**22
 # Share of codes that may stand aside before symbols become wider.
 _RARE = 0.01
 # Base steps that are tried lie between these multiples of the root mean square.
@@ -76,7 +76,9 @@ class Sample:
 class Sampler:
     """Takes one kernel out of every so many of each tensor, block by block."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensors: int) -> None:
+        """For so many tensors: of many, less of each is looked at, so that all of it fits into memory."""
+        self._each = min(_SAMPLE, _SAMPLES // max(1, tensors))
         self._parts: list[Part] = []
         self._largest = 0.0
 
@@ -84,7 +86,7 @@ class Sampler:
         """One tensor that arrives as float32 blocks of whole rows."""
         length, relative = taps(shape), relative_step(shape)
         kernels = math.prod(shape) // length
-        places, passed = _places(kernels, max(1, math.prod(shape) // _SAMPLE)), 0
+        places, passed = _places(kernels, max(1, math.prod(shape) // self._each)), 0
         taken = []
         for block in blocks:
             found = block.reshape(-1, length)

@@ -14,15 +14,15 @@ from rws_hub import artifact, codec, contents, hub
 from rws_hub.codec import Packed
 from rws_hub.config import check_labels, strength
 from rws_hub.errors import ExtractionError
-from rws_hub.extract import Trio
 from rws_hub.identity import describe_backbone
 from rws_hub.layers import LayerRule
 from rws_hub.making import Statement, executed_modules, make, wanted_rate
 from rws_hub.names import read_table
-from rws_hub.payload import payload_tensors, read_payload
+from rws_hub.payload import Unread, read_payload
 from rws_hub.results import Results
 from rws_hub.sources import WeightsLike, canonical_weights, open_weights
 from rws_hub.spec import Corruption, Data, SignatureConfig
+from rws_hub.trio import Trio
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -166,7 +166,7 @@ class RobustWeightSignature:
         )
         executed = executed_modules(standard, example_input, trio.standard)
         config, payload = make(trio, statement, wanted, executed, progress)
-        return cls(config, payload_tensors(payload, config), payload)
+        return cls(config, Unread(payload, config), payload)
 
     def __repr__(self) -> str:
         what = f"{self.config.corruption.name} for {self.config.backbone.architecture}"

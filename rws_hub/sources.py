@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from rws_hub.cells import Shape
@@ -24,10 +23,10 @@ from rws_hub.errors import CheckpointError, NameTableError
 from rws_hub.names import Family
 from rws_hub.recognise import Recognition, recognise, why_unexplained
 from rws_hub.spelling import IDENTITY, Piece, flaw
+from rws_hub.tensor_files import FLOATS, Entry, read_entries, read_rows
 
 WeightsLike: TypeAlias = "nn.Module | Mapping[str, torch.Tensor] | str | Path"
 
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # What PEFT calls the tensors of an adapter and the layer that it wraps.
 _ADAPTER = re.compile(r"(^|\.)(lora_\w+|base_layer)\.")
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -62,25 +61,21 @@ def open_weights(source: WeightsLike, label: str) -> Weights:
     if isinstance(source, Mapping):
         return _from_tensors(source, label)
     files = checkpoint_files(Path(source))
-    where: dict[str, Path] = {}
-    layout: dict[str, Shape] = {}
+    where: dict[str, tuple[Path, Entry]] = {}
     others: dict[str, str] = {}
     for file in files:
-        for name, (dtype, shape) in file_layout(file).items():
+        for name, entry in read_entries(file).items():
             if name in where:
-                raise CheckpointError(f"{label}: the tensor {name} is in {where[name].name} and in {file.name}")
-            if dtype in _FLOATS:
-                where[name], layout[name] = file, shape
+                raise CheckpointError(f"{label}: the tensor {name} is in {where[name][0].name} and in {file.name}")
+            if entry.dtype in FLOATS:
+                where[name] = (file, entry)
             else:
-                others[name] = f"a tensor of {dtype}"
+                others[name] = f"a tensor of {entry.dtype}"
 
     def rows(name: str, start: int, stop: int) -> torch.Tensor:
-        # A mapping that ends with the call, and a copy: else the pages of the whole file would stay in memory.
-        with safe_open(where[name], framework="pt") as handle:
-            tensor: torch.Tensor = handle.get_slice(name)[start:stop] if layout[name] else handle.get_tensor(name)
-            return tensor.clone()
+        return read_rows(*where[name], start, stop)
 
-    return Weights(label, layout, rows, others)
+    return Weights(label, {name: entry.shape for name, (_, entry) in where.items()}, rows, others)
 
 
 def live_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -120,20 +115,6 @@ def checkpoint_files(path: Path) -> list[Path]:
             "the model, or save it again with safetensors."
         )
     return [path]
-
-
-def file_layout(file: Path) -> dict[str, tuple[str, Shape]]:
-    """Name -> (safetensors dtype, shape) of one file, from its header alone.
-
-    Raises:
-        CheckpointError: not a readable safetensors file.
-    """
-    try:
-        with safe_open(file, framework="pt", backend="pread") as handle:
-            slices = {name: handle.get_slice(name) for name in handle.keys()}
-            return {n: (str(s.get_dtype()), tuple(s.get_shape())) for n, s in slices.items()}
-    except SafetensorError as error:
-        raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
 
 
 def _index_files(index: Path) -> list[Path]:

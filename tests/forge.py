@@ -5,20 +5,29 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import old
 import torch
 
-from rws_hub import RobustWeightSignature, compact, jsonio
+from rws_hub import RobustWeightSignature, compact, jsonio, pools
+from rws_hub.codec import Packed
 from rws_hub.config import parse_config
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.payload import parts_of, read_payload, write_payload
-from rws_hub.spec import UNSEALED_KEYS, Codec, Payload
+from rws_hub.spec import UNSEALED_KEYS, Codec, Payload, stream_bytes
 
 DTYPES = {"U8": 1, "I16": 2, "F16": 2, "BF16": 2, "F32": 4}
+
+
+def pool(tensors: Mapping[str, Packed], width: int) -> dict[str, torch.Tensor]:
+    """Deltas by name as the tensors of a payload."""
+    deltas = [tensors[n] for n in sorted(tensors)]
+    size = sum(stream_bytes(math.prod(p.shape), width) for p in deltas if p.encoding == "symbols")
+    return pools.pool(deltas, size)
 
 
 @cache

@@ -2,6 +2,10 @@
 
 import json
 import os
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from torch import nn
 
 from rws_hub import CheckpointError, IncompatibleModelError, PatchStateError, patch
 from rws_hub.apply import apply_to_checkpoint
+from rws_hub.tensor_files import read_entries
 
 METADATA = {"format": "pt", "made_by": "a person", "é": "ü"}
 
@@ -170,3 +175,88 @@ def umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_nothing_but_the_values_of_touched_tensors_changes(tmp_path):
+    source, out = tmp_path / "model", tmp_path / "out"
+    source.mkdir()
+    state = tiny_resnet().state_dict()
+    touched = set(fog().names)
+    shards = {
+        "model-00001-of-00002.safetensors": {n: t for n, t in state.items() if n in touched or n.startswith("layer2")},
+        "model-00002-of-00002.safetensors": {
+            n: t for n, t in state.items() if n.startswith(("layer3", "layer4", "fc"))
+        },
+    }
+    assert touched.isdisjoint(shards["model-00002-of-00002.safetensors"])
+    index = {"weight_map": {n: shard for shard, tensors in shards.items() for n in tensors}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    for shard, tensors in shards.items():
+        write_oddly(source / shard, tensors)
+    apply_to_checkpoint(source, [fog()], [1.0], out)
+    before, after = files_of(source), files_of(out)
+    assert after["model-00002-of-00002.safetensors"] == before["model-00002-of-00002.safetensors"]
+    old, new = (files["model-00001-of-00002.safetensors"] for files in (before, after))
+    entries = read_entries(source / "model-00001-of-00002.safetensors")
+    where = [range(e.start, e.stop) for n, e in entries.items() if n in touched]
+    assert len(old) == len(new) and old != new
+    assert all(any(i in r for r in where) for i in range(len(old)) if old[i] != new[i])
+
+
+def write_oddly(file, tensors):
+    """As another writer may do it: in the order given, with spaces, and with metadata at the end."""
+    at, header = 0, {}
+    for name, tensor in tensors.items():
+        dtype = "F32" if tensor.is_floating_point() else "I64"
+        end = at + tensor.nbytes
+        header[name] = {"shape": list(tensor.shape), "data_offsets": [at, end], "dtype": dtype}
+        at = end
+    text = json.dumps(dict(reversed(header.items())) | {"__metadata__": {"b": "2", "a": "1"}}, indent=1).encode()
+    raw = b"".join(t.contiguous().numpy().tobytes() for t in tensors.values())
+    file.write_bytes(len(text).to_bytes(8, "little") + text + raw)
+
+
+@pytest.mark.parametrize("touched", [True, False])
+def test_a_full_disk_leaves_nothing_behind(tmp_path, touched):
+    source, out = tmp_path / "model.safetensors", tmp_path / "new" / "out.safetensors"
+    save_file(tiny_resnet().state_dict(), source)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (source.stat().st_size // 2, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            apply_to_checkpoint(source, [fog()], [float(touched)], out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rws_hub import RobustWeightSignature, apply
+real, calls = apply.patch_block, []
+
+def patch_block(*given):
+    calls.append(given)
+    if len(calls) == 3:
+        os.kill(os.getpid(), getattr(signal, sys.argv[4]))
+    real(*given)
+
+apply.patch_block = patch_block
+source, signature, out = map(Path, sys.argv[1:4])
+apply.apply_to_checkpoint(source, [RobustWeightSignature.from_pretrained(signature)], [1.0], out)
+"""
+
+
+@pytest.mark.parametrize("by", ["SIGKILL", "SIGINT"])
+def test_a_kill_in_the_middle_leaves_no_output(tmp_path, by):
+    source, signature, out = tmp_path / "model", tmp_path / "fog", tmp_path / "out"
+    save_sharded(tiny_resnet(), source)
+    fog().save_pretrained(signature)
+    before = files_of(source)
+    command = [sys.executable, "-c", KILLED, str(source), str(signature), str(out), by]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -getattr(signal, by), done.stderr
+    assert not out.exists() and files_of(source) == before
+    if by == "SIGINT":
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["fog", "model"]

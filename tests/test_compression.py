@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from builders import seeded
+from forge import pool
 from sklearn.datasets import load_digits
 from torch import nn
 
 from rws_hub import RobustWeightSignature
 from rws_hub.codec import encode_wide, relative_error, unpack
-from rws_hub.pools import pool
 from rws_hub.rate import Sampler, Target, choose
 
 GROUP = 64
@@ -58,7 +58,7 @@ def delta(kind):
 
 def coded(delta, error):
     """Relative error, bits of a weight (frame and what stands aside), and the codes."""
-    sampler = Sampler()
+    sampler = Sampler(1)
     sampler.add(tuple(delta.shape), [delta])
     grid = choose(sampler.sample(), Target("error", error))
     encoded = encode_wide(tuple(delta.shape), [delta], grid)

@@ -270,7 +270,7 @@ def test_how_much_is_read_at_a_time_decides_nothing(block, options, monkeypatch)
     robust = perturbed(standard, 0.02, 1)
     options = {"bits": None, "layers": 3, **options}
     expected = extract(standard, robust, **options)
-    monkeypatch.setattr("rws_hub.extract._BLOCK", block)
+    monkeypatch.setattr("rws_hub.trio._BLOCK", block)
     monkeypatch.setattr("rws_hub.codec._BLOCK", block)
     monkeypatch.setattr("rws_hub.symbols._BLOCK", block)
     assert extract(standard, robust, **options).payload == expected.payload

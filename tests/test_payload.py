@@ -7,11 +7,10 @@ import pytest
 import safetensors.torch
 import torch
 from builders import tiny_signature
-from forge import DTYPES, old_signature, small_signature, split
+from forge import DTYPES, old_signature, pool, small_signature, split
 
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.payload import check_header, parts_of, read_payload, write_payload
-from rws_hub.pools import pool
 
 ALL_BITS = [0.5, 2, 4, 6.5, 8]
 EVERY = [*(small_signature(b) for b in (*ALL_BITS, 32)), *(old_signature(b) for b in range(2, 9))]

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from forge import small_signature
+from forge import pool, small_signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rws_hub.codec import Packed, unpack
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.pools import pool, specs, split, symbol_bytes
+from rws_hub.pools import specs, split, symbol_bytes
 from rws_hub.spec import WIDTHS, Codec, TensorFacts
 from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, places_aside
 

@@ -40,7 +40,7 @@ def kernels(kind="heavy", scale=1.0, seed=0):
 
 
 def sample(*tensors, block=10**9):
-    sampler = Sampler()
+    sampler = Sampler(1)
     for tensor in tensors:
         sampler.add(tuple(tensor.shape), tensor.split(block))
     return sampler.sample()

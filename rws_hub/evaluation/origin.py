@@ -8,10 +8,10 @@ from typing import Literal
 from torch import nn
 
 from rws_hub.errors import RWSError
-from rws_hub.extract import hash_tensor
 from rws_hub.names import table_of
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import canonical_weights, open_weights
+from rws_hub.trio import hash_tensor
 
 
 def is_source(model: nn.Module, signature: RobustWeightSignature, role: Literal["standard", "robust"]) -> bool:
