@@ -18,7 +18,9 @@ PICTURE = ROOT / "docs" / "images" / "speed.png"
 Row = Mapping[str, Any]
 LABELS = {
     "copy": "plain copy of the touched weights: the floor",
-    "rws-hub": "rws-hub",
+    "rws-hub": "rws-hub, a copy kept",
+    "rws-hub, ledger": "rws-hub, a ledger kept",
+    "rws-hub, reload": "rws-hub, back from the checkpoint",
     "peft": "PEFT: LoRA of rank 16, merged and unmerged",
     "dense": "dense fp32 delta in memory, added and subtracted",
     "dense, mapped": "dense fp32 delta, straight from its mapped file",
@@ -101,7 +103,17 @@ def short(found: Row) -> list[str]:
         f"| | on disk | {' | '.join(STEPS.values())} | held in memory | not restored, fp32, bf16 |",
         f"| --- |{' ---: |' * (len(STEPS) + 3)}",
     ]
-    for label in ("rws-hub", "peft", "dense", "checkpoint", "zstd", "deltatensors", "fake quantized"):
+    for label in (
+        "rws-hub",
+        "rws-hub, ledger",
+        "rws-hub, reload",
+        "peft",
+        "dense",
+        "checkpoint",
+        "zstd",
+        "deltatensors",
+        "fake quantized",
+    ):
         row = by[label]
         cells = [times(row, "1", step, "median", floor) for step in STEPS]
         wrong = f"{lost(rows, label)}, {lost(halves, label)}" if row["different"] else "-"

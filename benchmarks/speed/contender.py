@@ -147,6 +147,8 @@ def contenders(subject: Subject) -> list[Contender]:
     return [
         floor(subject),
         rws_hub(subject, "rws-hub"),
+        rws_hub(subject, "rws-hub, ledger", lambda m, s: patch(m, s, removal="ledger")),
+        rws_hub(subject, "rws-hub, reload", lambda m, s: patch(m, s, checkpoint=subject.file("clean"))),
         task_vector(subject),
         mapped_task_vector(subject),
         fake_quantized(subject),
