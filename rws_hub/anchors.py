@@ -46,7 +46,7 @@ _anchors: weakref.WeakKeyDictionary[nn.Module, dict[str, _Anchor]] = weakref.Wea
 
 
 def commit(put: Sequence[Place], take: Sequence[Place], way: Chooser | None = None, force: bool = False) -> None:
-    """Change the set of deltas on every tensor named: all of them, or none. Needs `gates.changing`.
+    """Change the set of deltas on every tensor named: all of them, or none. Within `gates.one_change`.
 
     Args:
         put: what to add, or to give another strength.
