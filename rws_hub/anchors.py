@@ -58,10 +58,10 @@ def commit(put: Sequence[Place], take: Sequence[Place], way: Chooser | None = No
         PatchStateError: as `writing.written`; a tensor that cannot be changed now. Nothing was changed.
     """
     sets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
-    for module, attribute, delta in put:
-        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
     for module, attribute, delta in take:
         sets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
+    for module, attribute, delta in put:
+        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
     some = {(module, attribute): delta for module, attribute, delta in (*put, *take)}
     _refuse_shared({some[place].name: _tensor(*place) for place in sets if not deltas_on(*place)})
     anchors, targets = [], []
