@@ -1,7 +1,7 @@
 """Put measured numbers into README, between its markers: `python docs/make_readme.py`.
 
-They come from benchmarks/results/paper (`python benchmarks/paper/run.py`) and benchmarks/results/demo.json (`python
-benchmarks/demo.py`), and from nowhere else.
+They come from benchmarks/results/paper (`python benchmarks/paper/run.py`), benchmarks/results/speed.json (`python
+benchmarks/speed/measure.py`) and benchmarks/results/demo.json (`python benchmarks/demo.py`), and from nowhere else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from evidence_read import BACKBONES, cell, read
+from make_speed import RESULT as SPEED
+from make_speed import short
 
 from rws_hub.spec import DEFAULT_ERROR
 
@@ -67,6 +69,7 @@ def numbers(found: dict[str, Any]) -> str:
     artifact = sizes["config"] + sizes["payload"]
     lines = [
         *evidence(),
+        *short(json.loads(SPEED.read_text("utf-8"))),
         f"`{found['command']}`: {settings['test_images']} test images of scikit-learn's handwritten digits, "
         f"{found['corruption']} at severity {found['severity']}, a small ResNet. Top-1 accuracy in percent, mean ± sd "
         f"of {len(seeds)} seeds.",

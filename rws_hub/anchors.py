@@ -46,7 +46,7 @@ _anchors: weakref.WeakKeyDictionary[nn.Module, dict[str, _Anchor]] = weakref.Wea
 
 
 def commit(put: Sequence[Place], take: Sequence[Place], way: Chooser | None = None, force: bool = False) -> None:
-    """Change the set of deltas on every tensor named: all of them, or none. Needs `gates.changing`.
+    """Change the set of deltas on every tensor named: all of them, or none. Within `gates.one_change`.
 
     Args:
         put: what to add, or to give another strength.
@@ -58,10 +58,10 @@ def commit(put: Sequence[Place], take: Sequence[Place], way: Chooser | None = No
         PatchStateError: as `writing.written`; a tensor that cannot be changed now. Nothing was changed.
     """
     sets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
-    for module, attribute, delta in put:
-        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
     for module, attribute, delta in take:
         sets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
+    for module, attribute, delta in put:
+        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
     some = {(module, attribute): delta for module, attribute, delta in (*put, *take)}
     _refuse_shared({some[place].name: _tensor(*place) for place in sets if not deltas_on(*place)})
     anchors, targets = [], []

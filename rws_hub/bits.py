@@ -16,11 +16,12 @@ def integer_of(dtype: torch.dtype) -> torch.dtype:
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two flat tensors of one dtype hold the same bits: -0.0 is not 0.0, and NaN is itself."""
+    if a.is_cpu and b.is_cpu:
+        # Several times as fast as torch.equal on integers, and faster on wide ones.
+        wide = np.int64 if not a.nbytes % 8 else np.int16
+        return np.array_equal(np.frombuffer(bytes_of(a), wide), np.frombuffer(bytes_of(b), wide))
     kind = integer_of(a.dtype)
-    own, other = a.detach().view(kind), b.detach().view(kind)
-    if own.device.type == other.device.type == "cpu":
-        return np.array_equal(own.numpy(), other.numpy())  # several times as fast as torch.equal on integers
-    return torch.equal(own, other.to(own.device))
+    return torch.equal(a.detach().view(kind), b.detach().view(kind).to(a.device))
 
 
 def digest(values: torch.Tensor) -> bytes:

@@ -12,7 +12,7 @@ from torch import nn
 from rws_hub.errors import PatchStateError
 
 # Held while patches are changed, and while a gate is made: one change at a time, and none past a new gate.
-changing = threading.RLock()
+_changing = threading.RLock()
 _gates: weakref.WeakKeyDictionary[nn.Module, _Gate] = weakref.WeakKeyDictionary()
 _inside = threading.local()
 
@@ -71,7 +71,7 @@ def steady(model: nn.Module) -> Iterator[None]:
     """
     gate = _gates.get(model)
     if gate is None:
-        with changing:
+        with _changing:
             gate = _gates.setdefault(model, _Gate())
     depth = _depth()
     gate.enter(again=gate in depth)
@@ -85,7 +85,7 @@ def steady(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def change(owners: Collection[nn.Module]) -> Iterator[None]:
-    """Nobody is inside a `steady` block of a model that holds one of these modules. Needs `changing`."""
+    """Nobody is inside a `steady` block of a model that holds one of these modules. Within `one_change`."""
     with ExitStack() as gates:
         for model, gate in list(_gates.items()):
             if any(module in owners for module in model.modules()):
@@ -93,17 +93,20 @@ def change(owners: Collection[nn.Module]) -> Iterator[None]:
         yield
 
 
-def refuse_inside() -> None:
-    """Refuse to change anything in a thread that is inside of a `steady` block.
+@contextmanager
+def one_change() -> Iterator[None]:
+    """Nobody else changes a patch inside of this block.
 
     Raises:
-        PatchStateError: it is.
+        PatchStateError: this thread is inside of a `steady` block, and would wait for itself.
     """
     if _depth():
         raise PatchStateError(
             "a patch cannot be changed inside of `with steady(model)` by the same thread; leave the block first. "
             "Nothing was changed."
         )
+    with _changing:
+        yield
 
 
 def _depth() -> list[_Gate]:

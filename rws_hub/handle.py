@@ -18,7 +18,7 @@ from rws_hub.anchors import Chooser, Place, commit, deltas_on, find_owner, kept_
 from rws_hub.config import strength
 from rws_hub.deltas import Delta
 from rws_hub.errors import PatchStateError
-from rws_hub.gates import changing, refuse_inside
+from rws_hub.gates import one_change
 from rws_hub.plan import PatchPlan, SignaturePlan
 from rws_hub.planner import plan_module, require_signatures
 from rws_hub.removal import Mode, Way, choose_mode, way_back
@@ -100,8 +100,7 @@ class Patch:
             PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
             ValueError: a strength that is not a finite number.
         """
-        refuse_inside()
-        with changing:
+        with one_change():
             self._require(alphas)
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
             commit([d for n, a in wanted.items() for d in self._deltas(n, a)], [])
@@ -169,8 +168,7 @@ class Patch:
             PatchStateError: nothing to take off, or a patched weight was changed (by training, by a forward
                 pass in train mode that updates batch-norm statistics, by load_state_dict ...).
         """
-        refuse_inside()
-        with changing:
+        with one_change():
             if not self._entries:
                 raise PatchStateError("this patch is not on the model any more; it was taken off before")
             names = tuple(self._entries)
@@ -200,8 +198,7 @@ class Patch:
 
     def _change(self, put: Mapping[str, _Entry], remove: Sequence[str], table: str | Path | None) -> None:
         """Take some signatures off and put others on, by name, in one pass."""
-        refuse_inside()
-        with changing:
+        with one_change():
             self._require(remove)
             for name in put:
                 if name in self._entries and name not in remove:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rws_hub.cells import Fields, Shape, Slice, View, tiles
 from rws_hub.errors import NameTableError
@@ -57,6 +58,22 @@ def spellings(table: Family | None, body: Layout) -> dict[str, dict[str, Spellin
     """Dialect -> canonical name -> its spellings, for every dialect that has a name for every tensor."""
     if table is None:
         return {IDENTITY: {n: [[Home(Piece(n, None, n, None), shape, False)]] for n, shape in body.items()}}
+    return _spellings(_Table(table.text, table.dialects, table), tuple(body.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table by what it says."""
+
+    text: str
+    dialects: tuple[str, ...]
+    table: Family = field(compare=False)
+
+
+# Half of what planning a patch takes, and the same for every signature of one backbone.
+@lru_cache(maxsize=8)
+def _spellings(known: _Table, tensors: tuple[tuple[str, Shape], ...]) -> dict[str, dict[str, Spelling]]:
+    table, body = known.table, dict(tensors)
     readings = _readings(table, body)
     spelled: dict[str, dict[str, Spelling]] = {}
     for dialect in table.dialects:

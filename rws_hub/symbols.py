@@ -7,6 +7,7 @@ the second in the high bits, so that any run of elements is a run of bytes.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from rws_hub.errors import CorruptArtifactError
@@ -72,11 +73,12 @@ def places_aside(name: str, stream: torch.Tensor, width: int, count: int) -> tor
     Raises:
         CorruptArtifactError: bits behind the last element that no encoder writes.
     """
-    found, at = [], 0
-    for run in (stream,) if width == 8 else (stream & 15, stream >> 4):
+    codes, at = stream.numpy(), 0
+    found = []
+    for run in (codes,) if width == 8 else (codes & 15, codes >> 4):
         own, rest = run[: max(0, count - at)], run[max(0, count - at) :]
-        if bool((rest != top(width)).any()):
+        if (rest != top(width)).any():
             raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
-        found.append((own == 2 * top(width) + 1).nonzero()[:, 0] + at)
+        found.append(np.flatnonzero(own == 2 * top(width) + 1) + at)
         at += len(run)
-    return torch.cat(found)
+    return torch.from_numpy(np.concatenate(found))

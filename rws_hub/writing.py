@@ -118,9 +118,9 @@ class _Job:
         return self._view().reshape(-1).contiguous()
 
     def put(self, live: torch.Tensor) -> None:
-        """Write a copy back."""
-        view = self._view()
-        if view.data_ptr() != live.data_ptr():
+        """Write back what `live` gave, if that was a copy."""
+        if not self.part.values.is_contiguous():
+            view = self._view()
             view.copy_(live.view(view.shape))
 
     def _view(self) -> torch.Tensor:

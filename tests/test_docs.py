@@ -86,6 +86,12 @@ def test_the_page_of_evidence_holds_the_numbers_of_the_last_runs(monkeypatch, tm
     assert drawn == {f.name for f in (ROOT / "docs" / "images").glob("evidence-*.png")}
 
 
+def test_the_page_of_speed_holds_the_numbers_of_the_last_run():
+    make = runpy.run_path(str(ROOT / "docs" / "make_speed.py"))
+    found = json.loads((ROOT / "benchmarks" / "results" / "speed.json").read_text("utf-8"))
+    assert make["page"](found) == (ROOT / "docs" / "SPEED.md").read_text("utf-8"), "run `make docs`"
+
+
 def test_the_page_of_names_holds_the_numbers_of_the_last_runs():
     make = runpy.run_path(str(ROOT / "docs" / "make_names.py"))
     results = ROOT / "benchmarks" / "results"

@@ -13,7 +13,7 @@ from bits import bits, changed
 from builders import perturbed, seeded, tiny_resnet, tiny_signature
 from torch import nn
 
-from rws_hub import PatchStateError, RobustWeightSignature, active_patches, patch, plan_patch
+from rws_hub import IncompatibleModelError, PatchStateError, RobustWeightSignature, active_patches, patch, plan_patch
 from rws_hub.anchors import _anchors
 from rws_hub.handle import _handles
 
@@ -141,6 +141,29 @@ def test_the_same_signature_twice_is_refused_and_a_name_is_taken_once(model, fog
         assert changed(before, model) == set() and active_patches(model) == (p,)
     p.add(noise, alpha=0.1, name="second")
     assert p.alphas == {"fog": 1.0, "second": 0.1} and repr(p) == "<Patch on ResNet: fog=1, second=0.1>"
+
+
+def test_exchanging(model, fog, noise):
+    clean, other = bits(model), tiny_resnet()
+    p, q = patch(model, fog, alpha=0.5), patch(other, noise, alpha=2)
+    p.exchange("fog", noise, alpha=2)
+    assert bits(model) == bits(other) and p.alphas == {"noise": 2.0}
+    p.exchange("noise", noise, alpha=1)  # itself: another strength
+    q.set_alpha(noise=1)
+    assert bits(model) == bits(other) and p.alphas == {"noise": 1.0}
+    before = bits(model)
+    for action, message in [
+        (lambda: p.exchange("fog", fog), "no signature named 'fog'"),
+        (lambda: p.exchange("noise", tiny_signature("vit")), "cannot patch ResNet"),
+    ]:
+        with pytest.raises((PatchStateError, IncompatibleModelError), match=message):
+            action()
+        assert changed(before, model) == set() and p.alphas == {"noise": 1.0}
+    p.add(fog)
+    with pytest.raises(PatchStateError, match="the name 'fog' is taken"):
+        p.exchange("noise", fog)
+    p.unpatch()
+    assert changed(clean, model) == set() and active_patches(model) == ()
 
 
 def test_unknown_names_and_handles_that_are_off_are_refused(model, fog, noise):
