@@ -119,9 +119,10 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         symbols.read(parts["symbols"], bits, start, out, scratch)
         if parts["places"].numel():
             places = parts["places"].numpy()
-            first, last = np.searchsorted(places, [start, stop])
-            own = torch.from_numpy(places[first:last] - start).to(out.device)
-            out[own] = parts["escapes"][first:last].to(out.device).float()
+            first, last = np.searchsorted(places, start), np.searchsorted(places, stop)
+            if first < last:
+                own = torch.from_numpy(places[first:last] - start).to(out.device)
+                out[own] = parts["escapes"][first:last].to(out.device).float()
         out.mul_(_rounded(float(parts["step"]) * alpha))
     elif packed.encoding == "codes":
         first = start // 8 * 8
