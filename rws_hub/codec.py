@@ -119,10 +119,10 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         symbols.read(parts["symbols"], bits, start, out, scratch)
         if parts["places"].numel():
             places = parts["places"].numpy()
-            first, last = np.searchsorted(places, start), np.searchsorted(places, stop)
-            if first < last:
-                own = torch.from_numpy(places[first:last] - start).to(out.device)
-                out[own] = parts["escapes"][first:last].to(out.device).float()
+            begin, end = np.searchsorted(places, start), np.searchsorted(places, stop)
+            if begin < end:
+                own = torch.from_numpy(places[begin:end] - start).to(out.device)
+                out[own] = parts["escapes"][begin:end].to(out.device).float()
         out.mul_(_rounded(float(parts["step"]) * alpha))
     elif packed.encoding == "codes":
         first = start // 8 * 8
