@@ -119,7 +119,7 @@ class RobustWeightSignature:
             layers: "shallow" (a prefix of the layers, chosen from the measured differences), the number of
                 first layers, or a list of shell-style name patterns.
             bits: how many bits a coded weight takes, nearly: 0.1 to 8, such as 1.5; or 32 for plain float32.
-                Matrices and kernels are rounded to multiples of one step and entropy-coded, vectors are kept in half
+                Matrices and kernels are rounded to multiples of a step and entropy-coded, vectors are kept in half
                 precision or better. Pass at most one of `bits`, `error` and `max_bytes`.
             error: instead, the relative error ||decoded - delta|| / ||delta|| of all coded weights together, nearly:
                 0.001 to 0.9. Where none of the three is given it is `spec.DEFAULT_ERROR`.
