@@ -185,9 +185,7 @@ def test_a_log_gets_few_lines(
     assert bars >= 9 if terminal else bars == 3  # the first, the end of the epoch, the last
 
 
-def test_bf16_and_adamw_and_two_branches(
-    root: Path, data: Pictures, standard: TrainRecord, tmp_path: Path
-) -> None:
+def test_bf16_and_adamw_and_two_branches(root: Path, data: Pictures, standard: TrainRecord, tmp_path: Path) -> None:
     settings = dataclasses.replace(
         ROBUST, recipe="two-branch", optimizer="adamw", precision="bf16", lr=0.003, augment=False, epochs=1
     )
