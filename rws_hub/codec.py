@@ -17,7 +17,8 @@ import torch
 
 from rws_hub import symbols
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.rate import Grid, quantize
+from rws_hub.rate import Grid
+from rws_hub.rounding import quantize, taps
 from rws_hub.spec import Codec, Encoding, Granularity, TensorFacts
 
 # A half-precision vector must keep this relative error, or it is stored in single precision.
@@ -51,17 +52,18 @@ def encode_wide(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], grid: Gr
     count, written = math.prod(shape), 0
     # A mapping of its own, so that a signature of any size is given back to the system when it is dropped.
     codes = torch.frombuffer(mmap.mmap(-1, 2 * count), dtype=torch.int16)
+    step, length = grid.step(shape), taps(shape)
     error = square = 0.0
     for block in blocks:
-        for part in _blocks(block):
-            found = quantize(part, grid.step)
-            codes[written : written + len(part)] = found
-            written += len(part)
-            error += norm((found.float() * grid.step).sub_(part)) ** 2
+        for part in block.reshape(-1, length).split(max(1, _BLOCK // length)):  # type: ignore[no-untyped-call]
+            found = quantize(part, step)
+            codes[written : written + found.numel()] = found.reshape(-1)
+            written += found.numel()
+            error += norm((found.float() * step).sub_(part)) ** 2
             square += norm(part) ** 2
     stream, escapes = symbols.pack(codes, grid.width)
-    step = torch.tensor([grid.step], dtype=torch.float32, device="cpu")
-    packed = Packed(shape, "symbols", None, {"symbols": stream, "escapes": escapes, "step": step})
+    steps = torch.tensor([step], dtype=torch.float32, device="cpu")
+    packed = Packed(shape, "symbols", None, {"symbols": stream, "escapes": escapes, "step": steps})
     return Encoded(packed, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
 
 

@@ -125,12 +125,12 @@ def extract(
 
 
 def _grid(trio: Trio, along: Mapping[str, float | None], target: Target) -> Grid:
-    """The quantizer for all wide tensors together."""
+    """The quantizers of all wide tensors, chosen for them together."""
     body = trio.standard.recognition.body
     sampler = Sampler()
     for name in along:
         if codec.is_wide(body[name]):
-            sampler.add(math.prod(body[name]), _differences(trio, name, along[name]))
+            sampler.add(body[name], _differences(trio, name, along[name]))
     return choose(sampler.sample(), target)
 
 

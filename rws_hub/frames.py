@@ -14,21 +14,36 @@ else:
 
 _LEVEL = 19
 _MAGIC = (0xFD2FB528).to_bytes(4, "little")
+# Shorter repetitions take more to say than what they repeat: in codes they are chance.
+_MIN_MATCH = 6
+# Bytes from which on a part is worth the statistics of its own that a new block begins with.
+_OWN_BLOCK = 2**12
 # The largest window that a reader of zstd has to support by default.
 _WINDOW_LOG = 27
 
 
 def compress(parts: Iterable[bytes | memoryview], size: int) -> bytes:
-    """A frame of all parts one after the other, `size` bytes together. Same zstd, same bytes."""
+    """A frame of all parts one after the other, `size` bytes together. Same zstd, same bytes.
+
+    Parts are expected to differ in their statistics: a large one shares no block with another.
+    """
     parameter = zstd.CompressionParameter
     options: dict[int, int] = {
         parameter.compression_level: _LEVEL,
+        parameter.min_match: _MIN_MATCH,
         parameter.content_size_flag: 1,
         parameter.checksum_flag: 0,
     }
     compressor = zstd.ZstdCompressor(options=options)
     compressor.set_pledged_input_size(size)
-    out = [compressor.compress(part) for part in parts]
+    out = []
+    for part in parts:
+        own = len(part) >= _OWN_BLOCK
+        if own:
+            out.append(compressor.flush(compressor.FLUSH_BLOCK))
+        out.append(compressor.compress(part))
+        if own:
+            out.append(compressor.flush(compressor.FLUSH_BLOCK))
     return b"".join([*out, compressor.flush()])
 
 

@@ -1,14 +1,15 @@
-"""How coarse: the quantization step for a wanted error or a wanted number of bits (docs/SPEC.md, section 5).
+"""How coarse: the quantization steps for a wanted error or a wanted number of bits (docs/SPEC.md, section 5).
 
-One step serves all tensors of a signature. For a given number of bits that is where the squared error of all deltas
-together is least (reverse water-filling), and it is what kept most robustness where it was measured
-(docs/DECISIONS.md). Rates are order-0 entropies, which zstd comes close to.
+Every tensor's step is one base step, times the square root of how many elements the tensor has: every tensor then
+takes about the same squared error in all, and none of them, however small, spoils what the others keep. Equal steps
+would be where the squared error of all deltas together is least, and cost more robustness wherever it was measured
+(docs/DECISIONS.md, 2026-11-21). Rates are order-0 entropies, which zstd comes close to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,22 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rws_hub.cells import Shape
+from rws_hub.rounding import quantize, taps
 from rws_hub.spec import WIDTHS
 from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, top
 
-# A value is rounded up from here on, not from 0.5: fewer bits for the little error that it adds.
-ROUND_UP = 0.6
 # Elements of one tensor that are looked at.
 _SAMPLE = 2**16
 # Share of codes that may stand aside before symbols become wider.
 _RARE = 0.01
-# Steps that are tried lie between these multiples of the root mean square.
+# Base steps that are tried lie between these multiples of the root mean square.
 _FINEST, _COARSEST = 2.0**-12, 2.0**4
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the step is chosen for: a relative error of the codes, unitless, or bits for each of them."""
+    """What the steps are chosen for: a relative error of the codes, unitless, or bits for each of them."""
 
     kind: Literal["error", "bits"]
     value: float
@@ -39,56 +40,67 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A quantizer: `step` in the units of the weights (a float32 value), symbols of `width` bits."""
+    """The quantizers of all tensors: their base step, in the units of the weights, and symbols of `width` bits."""
 
-    step: float
+    base: float
     width: int
+
+    def step(self, shape: Shape) -> float:
+        """Of a tensor of this shape, as a payload can hold it: 0, or a float32 with normal, finite multiples."""
+        wanted = self.base * relative_step(shape)
+        return float(np.float32(min(max(wanted, MIN_STEP), MAX_STEP))) if wanted > 0 else 0.0
+
+
+def relative_step(shape: Shape) -> float:
+    """Step of a tensor over the base step, unitless."""
+    return math.sqrt(math.prod(shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Kernels out of one tensor: values over its relative step, float64 [n, taps], each standing for `weight`."""
+
+    values: torch.Tensor
+    weight: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """Magnitudes out of all tensors, float64 [n], and how many elements each of them stands for, [n].
+    """Of all tensors; `largest` is the largest magnitude over its relative step, looked at or not."""
 
-    `largest` is the largest magnitude of all elements, looked at or not.
-    """
-
-    values: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    parts: tuple[Part, ...]
     largest: float
 
 
 class Sampler:
-    """Takes one element out of every so many of each tensor, block by block."""
+    """Takes one kernel out of every so many of each tensor, block by block."""
 
     def __init__(self) -> None:
-        self._values: list[NDArray[np.float64]] = []
-        self._weights: list[NDArray[np.float64]] = []
+        self._parts: list[Part] = []
         self._largest = 0.0
 
-    def add(self, count: int, blocks: Iterable[torch.Tensor]) -> None:
-        """One tensor of `count` elements."""
-        places, passed = _places(count), 0
+    def add(self, shape: Shape, blocks: Iterable[torch.Tensor]) -> None:
+        """One tensor that arrives as float32 blocks of whole rows."""
+        length, relative = taps(shape), relative_step(shape)
+        kernels = math.prod(shape) // length
+        places, passed = _places(kernels, max(1, math.prod(shape) // _SAMPLE)), 0
         taken = []
         for block in blocks:
-            flat = block.reshape(-1).abs().double().numpy()
-            first, last = np.searchsorted(places, [passed, passed + len(flat)])
-            taken.append(flat[places[first:last] - passed])
-            passed += len(flat)
-            self._largest = max(self._largest, float(flat.max()))
-        values = np.concatenate(taken)
-        self._values.append(values)
-        self._weights.append(np.full(len(values), count / len(values)))
+            found = block.reshape(-1, length)
+            first, last = np.searchsorted(places, [passed, passed + len(found)])
+            taken.append(found[torch.from_numpy(places[first:last] - passed)].double() / relative)
+            passed += len(found)
+            self._largest = max(self._largest, float(found.abs().max()) / relative)
+        self._parts.append(Part(torch.cat(taken), kernels / len(places), relative))
 
     def sample(self) -> Sample:
         """All of it."""
-        nothing = np.empty(0)
-        values, weights = (np.concatenate([nothing, *parts]) for parts in (self._values, self._weights))
-        return Sample(values, weights, self._largest)
+        return Sample(tuple(self._parts), self._largest)
 
 
-def _places(count: int) -> NDArray[np.int64]:
-    """Which elements are looked at: a random one of every run; every k-th could be the same place of every kernel."""
-    stride = max(1, count // _SAMPLE)
+def _places(count: int, stride: int) -> NDArray[np.int64]:
+    """Which kernels are looked at: a random one of every run; every k-th could be the same row of every matrix."""
     starts = np.arange(0, count, stride)
     # Raw words, whose stream numpy keeps; the last run can be shorter.
     drawn = np.random.PCG64(count).random_raw(len(starts)) % np.minimum(stride, count - starts).astype(np.uint64)
@@ -97,54 +109,54 @@ def _places(count: int) -> NDArray[np.int64]:
 
 def choose(sample: Sample, target: Target) -> Grid:
     """The coarsest grid within the wanted error, or the finest within the wanted bits, as far as codes reach."""
-    total = float(sample.weights @ sample.values**2)
-    if not total > 0 or not math.isfinite(total):
+    energy = sum(p.weight * p.relative**2 * _square(p.values) for p in sample.parts)
+    spread = sum(p.weight * _square(p.values) for p in sample.parts)
+    if not spread > 0 or not math.isfinite(energy):
         # Nothing to quantize, or what was not looked at only; what is wrong with it is said elsewhere.
-        found = sample.largest if math.isfinite(sample.largest) else 0.0
-        return Grid(_step(found), WIDTHS[0])
-    rms = math.sqrt(total / sample.weights.sum())
+        return Grid(sample.largest if math.isfinite(sample.largest) else 0.0, WIDTHS[0])
+    rms = math.sqrt(spread / sum(p.weight * p.values.numel() for p in sample.parts))
 
-    def misses(step: float) -> bool:
+    def misses(base: float) -> bool:
         """Whether a step is too coarse for the error, or coarse enough for the bits: both happen from some step on."""
-        codes = _codes(sample.values, step)
-        if target.kind == "error":
-            return float(sample.weights @ (codes * step - sample.values) ** 2) > target.value**2 * total
-        return _rate(codes, sample.weights) <= target.value
+        if target.kind == "bits":
+            return _rate(sample, base) <= target.value
+        missed = sum(p.weight * p.relative**2 * _square(c * base - p.values) for p, c in _codes(sample, base))
+        return missed > target.value**2 * energy
 
     # No code has to be clamped at the finest one.
     finest = max(rms * _FINEST, sample.largest / MAX_CODE)
     below, above = _threshold(misses, finest, max(rms * _COARSEST, 2 * finest))
-    step = _step(below if target.kind == "error" else above)
-    return Grid(step, _width(_codes(sample.values, step), sample.weights))
+    base = below if target.kind == "error" else above
+    return Grid(base, _width(_counts(sample, base)))
 
 
-def _step(wanted: float) -> float:
-    """The step as a payload can hold it: 0, or a binary32 whose products with codes are normal and finite."""
-    return float(np.float32(min(max(wanted, MIN_STEP), MAX_STEP))) if wanted > 0 else 0.0
+def _square(values: torch.Tensor) -> float:
+    flat = values.reshape(-1)
+    return float(flat @ flat)
 
 
-def quantize(values: torch.Tensor, step: float) -> torch.Tensor:
-    """Codes, int32, of the shape of `values` (float32)."""
-    if step == 0.0:
-        return torch.zeros_like(values, dtype=torch.int32)
-    magnitude = values.abs().double().div_(step).add_(1 - ROUND_UP).floor_().clamp_(max=MAX_CODE)
-    return torch.copysign(magnitude, values).to(torch.int32)
+def _codes(sample: Sample, base: float) -> Iterator[tuple[Part, torch.Tensor]]:
+    return ((p, quantize(p.values, base)) for p in sample.parts)
 
 
-def _codes(magnitudes: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    return np.floor(magnitudes / step + (1 - ROUND_UP))
+def _counts(sample: Sample, base: float) -> NDArray[np.float64]:
+    """How many codes there are of every magnitude."""
+    counts = np.zeros(MAX_CODE + 1)
+    for part, codes in _codes(sample, base):
+        counts += part.weight * torch.bincount(codes.abs().reshape(-1), minlength=MAX_CODE + 1).numpy()
+    return counts
 
 
-def _width(codes: NDArray[np.float64], weights: NDArray[np.float64]) -> int:
+def _width(counts: NDArray[np.float64]) -> int:
     """Bits of a symbol: 4, unless too many codes would stand aside."""
-    return WIDTHS[0] if float(weights[codes > top(WIDTHS[0])].sum() / weights.sum()) <= _RARE else WIDTHS[1]
+    return WIDTHS[0] if float(counts[top(WIDTHS[0]) + 1 :].sum() / counts.sum()) <= _RARE else WIDTHS[1]
 
 
-def _rate(codes: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+def _rate(sample: Sample, base: float) -> float:
     """Bits of one code: the entropy of its symbol, sign and all, and 16 more where it stands aside."""
-    largest = top(_width(codes, weights))
-    counts = np.bincount(np.minimum(codes, largest + 1).astype(np.int64), weights, largest + 2)
-    shares = counts / counts.sum()
+    counts = _counts(sample, base)
+    largest = top(_width(counts))
+    shares = np.append(counts[: largest + 1], counts[largest + 1 :].sum()) / counts.sum()
     zero, aside = shares[0], shares[-1]
     shares = shares[shares > 0]
     return float(-(shares * np.log2(shares)).sum() + (1 - zero - aside) + 16 * aside)

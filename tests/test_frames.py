@@ -34,6 +34,18 @@ def test_sizes_at_the_edges_of_zstd_s_own_blocks(data, size):
     assert decompress(compress([whole[:BLOCK], whole[BLOCK:]], size), size, "here") == whole
 
 
+def drawn(letters, count, seed):
+    return bytes(random.Random(seed).choices(letters, k=count))
+
+
+def test_large_parts_of_other_statistics_stand_alone_and_small_ones_share_theirs():
+    parts = [drawn(b"ab", 60_000, 0), drawn(b"abcdefgh", 5000, 1), drawn(b"ijkl", 20_000, 2)]
+    alone = sum(len(compress([part], len(part))) for part in parts)
+    assert len(compress(parts, 85_000)) < 1.05 * alone < 0.91 * len(compress([b"".join(parts)], 85_000))
+    small = [drawn(b"abcdefgh", 100, seed) for seed in range(200)]
+    assert len(compress(small, 20_000)) <= len(compress([b"".join(small)], 20_000))
+
+
 def other(options=None, data=DATA):
     return zstd.compress(data, options=options)
 

@@ -37,6 +37,7 @@ ORDER = [
     "hub",
     "corruptions",
     "symbols",
+    "rounding",
     "rate",
     "frames",
     "codec",

@@ -49,7 +49,7 @@ OLD_NAMES = [f"{n}.weight.{part}" for n in ("conv", "gate") for part in ("codes"
 @pytest.mark.parametrize(
     ("signature", "names"),
     [
-        (small_signature(), ["frame", "halves", "steps"]),
+        (small_signature(0.5), ["frame", "halves", "steps"]),
         (small_signature(8), ["escapes", "frame", "halves", "steps"]),
         (old_signature(), [*OLD_NAMES, "norm.running_var.values", "norm.weight.values"]),
     ],
