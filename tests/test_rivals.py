@@ -92,6 +92,12 @@ def test_scalar_bits_approach_a_quarter_bit_above_shannon_at_fine_steps_and_noth
     assert bounds.scalar_bits(values, 3.0) == 0.0
 
 
+def test_code_bits_are_the_entropy_of_what_was_decoded():
+    decoded = np.repeat([0.0, 0.25, -0.25], [500, 250, 250])
+    assert bounds.code_bits(decoded) == pytest.approx(1.5)
+    assert bounds.code_bits(np.zeros(10)) == 0.0
+
+
 def test_an_error_finer_than_any_step_is_refused():
     with pytest.raises(ValueError, match="finer than the finest step"):
         bounds.scalar_bits(np.random.default_rng(0).normal(size=1000), 1e-12)

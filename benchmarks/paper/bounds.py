@@ -37,6 +37,11 @@ def shannon_bits(values: Values, error: float) -> float:
     return max(0.0, _differential_entropy(values) - math.log2(2 * math.pi * math.e * error) / 2)
 
 
+def code_bits(decoded: Values) -> float:
+    """Order-0 entropy of what a quantizer made of one tensor, [n], in bits for each value."""
+    return _entropy(np.unique(decoded, return_counts=True)[1])
+
+
 def _bits_from(values: Values, error: float, up: float, rms: float) -> float:
     """Entropy at the coarsest step that keeps the error, if values are rounded up from `up` on."""
     low, high = rms * 2**-8, rms * 2**4
@@ -57,8 +62,12 @@ def _quantized(values: Values, step: float, up: float) -> tuple[float, float]:
     filled = counts > 0
     counts, sums = counts[filled], sums[filled]
     error = float(np.mean(values**2) - (sums**2 / counts).sum() / len(values))
-    shares = counts / len(values)
-    return error, float(-(shares * np.log2(shares)).sum())
+    return error, _entropy(counts)
+
+
+def _entropy(counts: NDArray[np.int64]) -> float:
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def _differential_entropy(values: Values) -> float:
