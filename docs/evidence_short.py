@@ -14,15 +14,17 @@ WHAT_WAS_DONE = (
     "Small backbones, pretrained on 100 Tiny-ImageNet classes at 32 pixels, fine-tuned on CIFAR-10 and CIFAR-100; for "
     "each of them several corruptions of all four kinds at severity 5 (`rws_hub.corruptions`, the constants of "
     "CIFAR-10-C). The ViT saw 30,000 images for few epochs, which leaves a weak model, and was trained on CIFAR-10 "
-    "once, for three corruptions. Recipe `from-clean`, batch norm as `delta`, the codec's default error and alpha 1 "
-    'where nothing else is said. "All layers" is every layer but the head (`--layers \'*\'`), "shallow" the default of '
-    "`rws extract`: the first layers that hold 70 % of the summed relative differences. The validation split chose "
-    "every epoch; the first 4,000 test images were measured (VGG, ViT: 2,000). Accuracies are top-1 in percent, means "
-    "over corruptions and seeds: [95 % interval, bootstrap over images] ± standard deviation over seeds; what is "
-    "gained over the first row has the paired interval over images, which says nothing about other seeds. Tables stand "
-    "on different corruptions and seeds, as said below each, so their unpatched rows differ. Settings: "
-    "`benchmarks/paper/setting.py`. At the size of these models the numbers show patterns; those of large models will "
-    "differ. The full setting of the paper is `--setting full`, which needs a GPU and was not run."
+    "once, for three corruptions, two of which hurt it much. Recipe `from-clean`, batch norm as `delta`, the codec's "
+    "default error and alpha 1 where nothing else is said. "
+    '"All layers" is every layer but the head (`--layers \'*\'`), "shallow" the default of `rws extract`: '
+    "the first layers that hold 70 % of the summed relative differences. The "
+    "validation split chose every epoch; the first 4,000 test images were measured (VGG: 2,000, ViT: 1,000). "
+    "Accuracies are top-1 in percent, means over corruptions and seeds: [95 % interval, bootstrap over images] ± "
+    "standard deviation over seeds; what is gained over the first row has the paired interval over images, which says "
+    "nothing about other seeds. Tables stand on different corruptions and seeds, as said below each, so their "
+    "unpatched rows differ. Settings: `benchmarks/paper/setting.py`. At the size of these models the numbers show "
+    "patterns; those of large models will differ. The full setting of the paper is `--setting full`, which needs a GPU "
+    "and was not run."
 )
 _WHOLE, _SHALLOW = "patched, all layers", "patched, shallow layers"
 

@@ -119,12 +119,12 @@ SETTINGS["small"]["vgg"] = replace(
     inits=(),
     test_images=2000,
 )
-# Two heads of ViT-Ti's three, patches of 8 pixels and few epochs: what two cores can do of a transformer. float32 is
-# the faster one at that size.
+# Two heads of ViT-Ti's three, patches of 8 pixels and few epochs: what two cores can do of a transformer. Most
+# corruptions hardly hurt so weak a model; contrast and fog do. float32 is the faster one at that size.
 SETTINGS["small"]["vit"] = replace(
     SMALL,
     width=2 / 3,
-    corruptions=("gaussian_noise", "defocus_blur", "fog"),
+    corruptions=("contrast", "gaussian_noise", "fog"),
     compared=(),
     seeds=(0,),
     inits=(),
@@ -132,7 +132,7 @@ SETTINGS["small"]["vit"] = replace(
     standard=3,
     robust=1,
     train_images=30000,
-    test_images=2000,
+    test_images=1000,
     precision="fp32",
 )
 
