@@ -1,9 +1,10 @@
 """How coarse: the quantization steps for a wanted error or a wanted number of bits (docs/SPEC.md, section 5).
 
-Every tensor's step is one base step, times the square root of how many elements the tensor has: every tensor then
-takes about the same squared error in all, and none of them, however small, spoils what the others keep. Equal steps
-would be where the squared error of all deltas together is least, and cost more robustness wherever it was measured
-(docs/DECISIONS.md, 2026-11-21). Rates are order-0 entropies, which zstd comes close to.
+Every tensor's step is one base step, times the fourth root of how many elements the tensor has. Equal steps would be
+where the squared error of all deltas together is least, but then a small layer loses far more of what it does than a
+large one; steps by the square root would give all tensors the same error, and spend too many bits on the small ones.
+What lies between kept most of what patched models answer, byte for byte (docs/DECISIONS.md, 2026-11-21). Rates are
+order-0 entropies, which zstd comes close to.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Grid:
 
 def relative_step(shape: Shape) -> float:
     """Step of a tensor over the base step, unitless."""
-    return math.sqrt(math.prod(shape))
+    return math.sqrt(math.sqrt(math.prod(shape)))  # rounded alike everywhere, as powers are not
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -114,18 +114,13 @@ def test_a_target_speaks_of_all_tensors_together(target):
     assert found == pytest.approx(target.value, rel=0.02)
 
 
-def test_a_tensor_of_four_times_the_elements_has_twice_the_step():
-    """So that all tensors take about the same squared error."""
-    shapes = [(10, 20), (40, 20), (20, 40), (10, 5, 4, 4)]
+def test_a_tensor_of_sixteen_times_the_elements_has_twice_the_step():
+    shapes = [(10, 20), (160, 20), (20, 160), (10, 20, 4, 4)]
     assert [relative_step(s) / relative_step((10, 20)) for s in shapes] == pytest.approx([1, 2, 2, 2])
-    tensors = [matrix("normal", seed=i)[:rows] for i, rows in enumerate((10, 40, 160))]
+    tensors = [matrix("normal", seed=i)[:rows] for i, rows in enumerate((10, 160))]
     grid = choose(sample(*tensors), Target("error", 0.1))
-    steps = [grid.step(tuple(t.shape)) for t in tensors]
-    assert [s / steps[0] for s in steps] == pytest.approx([1, 2, 4])
-    squares = [
-        float((c * step - t).square().sum()) / t.numel() ** 2 for t in tensors for c, step in [codes_of(t, grid)]
-    ]
-    assert max(squares) < 1.3 * min(squares)
+    small, large = (codes_of(t, grid)[1] for t in tensors)
+    assert large / small == pytest.approx(2)
 
 
 @pytest.mark.parametrize("layout", [matrix, kernels])
@@ -163,7 +158,7 @@ def test_blocks_of_any_size_give_the_same_sample_of_whole_kernels(rows, columns,
         == (parts.weight, parts.relative)
         == (
             count / len(whole.values),
-            pytest.approx(math.sqrt(count * length)),
+            pytest.approx((count * length) ** 0.25),
         )
     )
     kept = (whole.values * whole.relative).round()
@@ -210,7 +205,7 @@ def test_no_tensor_and_no_value_that_was_looked_at(monkeypatch):
     delta = torch.zeros(500, 2)
     delta.view(-1)[next(i for i in range(1000) if i not in rate._places(1000, 500))] = -2
     taken = sample(delta)
-    assert not taken.parts[0].values.any() and taken.largest == pytest.approx(2 / math.sqrt(1000))
+    assert not taken.parts[0].values.any() and taken.largest == pytest.approx(2 / 1000**0.25)
     assert codes_of(delta, choose(taken, Target("error", 0.3)))[0].unique().tolist() == [-1, 0]
 
 
