@@ -164,9 +164,10 @@ def efficient(found: Found) -> list[str]:
         "",
     ]
     for backbone, answer in found.items():
+        names = ", ".join(c.replace("_", " ") for c in answer["corruptions"])
         for layers in LAYERS:
             lines += [
-                f"### {BACKBONES[backbone]}, {layers} layers",
+                f"### {BACKBONES[backbone]}, {layers} layers: {names}, one seed",
                 "",
                 "| error | bits | entropy of its codes | scalar bound | above it | | Shannon's bound | above it |",
                 "| ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
