@@ -26,7 +26,7 @@ FORMAT_VERSION = 3
 MAX_CONFIG_BYTES = 16 * 2**20
 
 # The relative error of coded weights where nothing else is asked for (measured: docs/EVIDENCE.md, 4a).
-DEFAULT_ERROR = 0.35
+DEFAULT_ERROR = 0.5
 # Bits that a symbol of an entropy-coded delta can have.
 WIDTHS = (4, 8)
 # Compressed symbols may become so many times larger, so that a small file takes no memory worth speaking of. So many

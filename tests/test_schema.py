@@ -15,7 +15,7 @@ from builders import tiny_signature
 from forge import DELETE, config_data, old_signature, put, sealed, small_signature
 from test_config import NEW_RULES, RULES
 
-from rws_hub import codec, compact, extract, frames, kinship, layers, names, rate, recognise, resolve, spec, symbols
+from rws_hub import codec, compact, extract, frames, kinship, layers, names, recognise, resolve, rounding, spec, symbols
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError
 
@@ -157,7 +157,7 @@ def test_the_specification_names_every_value_of_every_choice():
         f"a window of at most 2^{frames._WINDOW_LOG} bytes",
         f"more than {spec.MAX_EXPANSION:,} times `codec.frame`",
         f"more than 2^{math.log2(spec.ALWAYS_EXPANDED):g} bytes",
-        f"floor(|v| / step + {1 - rate.ROUND_UP:g})",
+        f"off by k - 1/{rounding._UNIT // (rounding._UNIT - rounding._OFF)} steps or more",
         f"{kinship.SIZE} buckets",
         f"first {kinship.MAX_ELEMENTS:,} elements",
         *(f"| `{f.name}` | {', '.join(f'`{d}`' for d in f.dialects)} |" for f in names.families().values()),
