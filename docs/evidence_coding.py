@@ -57,11 +57,14 @@ def sized(found: Found) -> list[str]:
     for backbone, answer in found.items():
         for layers in LAYERS:
             row = answer[layers]
+            if row["error"] == "0.0":
+                lines.append(f"| {BACKBONES[backbone]}, {layers} | none measured | - | - | - | - | - | - | missed |")
+                continue
             ratio, kernels = (answer[f"{k}_bytes"] / row["bytes"] for k in ("checkpoint", "kernel"))
             bits = 8 * row["bytes"] / row["touched"]
             told = ["met" if ok else "missed" for ok in (size_met(backbone, layers, ratio, kernels), bits <= BITS_GOAL)]
             lines.append(
-                f"| {BACKBONES[backbone]}, {layers} | {'fp32' if row['error'] == '0.0' else row['error']}"
+                f"| {BACKBONES[backbone]}, {layers} | {row['error']}"
                 f"{'' if row['every_finer_one_too'] else ' (a finer one lost more)'} | {row['bytes']:,.0f} | "
                 f"{ratio:.1f} | {ratio / 2:.1f} | {'-' if backbone == 'vit' else f'{kernels:.1f}'} | {bits:.2f} | "
                 f"{gained(row, places=2)} | {', '.join(told)} |"

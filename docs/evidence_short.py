@@ -126,8 +126,11 @@ def _sizes(answer: Answer) -> list[str]:
     told = []
     for layers in LAYERS:
         row = answer[layers]
+        if row["error"] == "0.0":
+            told.append(f"with {layers} layers no error that was measured is near enough")
+            continue
         told.append(
-            f"{layers} layers {8 * row['bytes'] / row['touched']:.2f} bits per touched parameter, "
+            f"with {layers} layers {8 * row['bytes'] / row['touched']:.2f} bits per touched parameter, "
             f"{row['bytes']:,.0f} bytes, the fp32 checkpoint {answer['checkpoint_bytes'] / row['bytes']:.0f} times "
             f"larger ({gained(row, places=2)} against float32)"
         )
