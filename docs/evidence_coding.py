@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from evidence_plots import clouds
-from evidence_read import BACKBONES, IMAGES, Found, cell, gained, section
+from evidence_read import BACKBONES, Found, cell, gained, section
 
 LAYERS = ("all", "shallow")
 # What was aimed at: fp32 checkpoint over artifact, the least; VGG against its kernels only.
@@ -79,8 +80,8 @@ def size_met(backbone: str, layers: str, ratio: float, kernels: float) -> bool:
     return (kernels if backbone == "vgg" else ratio) >= SHALLOW_GOALS[backbone]
 
 
-def rivalled(found: Found) -> list[str]:
-    """Other codings of the same matrices."""
+def rivalled(found: Found, images: Path) -> list[str]:
+    """Other codings of the same matrices; the picture goes to `images`."""
     lines = [
         "The same float32 difference of the same layers, its matrices stored in other ways: one sign a weight and a "
         "scale for each tensor (BitDelta, its scales untrained); b-bit codes of the largest magnitude of a group or "
@@ -97,7 +98,7 @@ def rivalled(found: Found) -> list[str]:
         for b, answer in found.items()
     }
     if panels:
-        clouds(IMAGES / "evidence-rivals.png", panels, len(found), "artifact, kB")
+        clouds(images / "evidence-rivals.png", panels, len(found), "artifact, kB")
         lines += ["![accuracy against bytes, ours and others](images/evidence-rivals.png)", ""]
     for backbone, answer in found.items():
         names = ", ".join(c.replace("_", " ") for c in answer["corruptions"])

@@ -262,7 +262,7 @@ def page() -> str:
         *transferable(found["transfer"]),
         *compact(found["bits"]),
         *sized(found["sizes"]),
-        *rivalled(found["rivals"]),
+        *rivalled(found["rivals"], IMAGES),
         *efficient(found["efficiency"]),
         *adjustable(found["strength"]),
         *composable(found["composition"]),
