@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's: far apart for colour-blind eyes.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DPI = 130
 
 
@@ -59,11 +59,39 @@ def curves(file: Path, panels: dict[str, dict[str, Any]], x: str, *, log: bool =
     figure.savefig(file, format="png")
 
 
+def clouds(file: Path, panels: dict[str, dict[str, list[tuple[float, float]]]], columns: int, x: str) -> None:
+    """Accuracy against size, a panel for each backbone and choice of layers.
+
+    Args:
+        file: PNG to write.
+        panels: title -> family -> (size, percent), by size; "fp32" is drawn as a line, the others in the same colours
+            everywhere.
+        columns: panels in a row.
+        x: label of the axis, logarithmic.
+    """
+    families = [f for f in dict.fromkeys(f for panel in panels.values() for f in panel) if f != "fp32"]
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * rows), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, panel) in zip(figure.subplots(rows, columns, squeeze=False).flat, panels.items(), strict=True):
+        axes.axhline(panel["fp32"][0][1], color="grey", linestyle="--", linewidth=1, label="float32")
+        for family, colour in zip(families, _COLOURS, strict=True):
+            sizes, values = zip(*panel[family], strict=True)
+            axes.plot(sizes, values, color=colour, marker="o", markersize=3.5, linewidth=1, label=family)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _tidy(axes, title, x, "top-1 on corrupted images, %")
+        axes.legend(fontsize=7, framealpha=0.9)
+    figure.savefig(file, format="png")
+
+
 def profiles(file: Path, panels: dict[str, dict[str, Any]]) -> None:
     """Relative difference by layer, each curve scaled to its first layer, so that the shape is what is compared."""
     figure, all_axes = _figure(len(panels), 5.2)
     labels = dict.fromkeys(label for answer in panels.values() for label in answer["relative"])
-    colours = dict(zip(labels, _COLOURS, strict=True))
+    colours = dict(zip(labels, _COLOURS, strict=False))
     for axes, (title, answer) in zip(all_axes, panels.items(), strict=True):
         for label, values in answer["relative"].items():
             axes.plot(

@@ -11,7 +11,11 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "EVIDENCE.md"
 IMAGES = ROOT / "docs" / "images"
 RESULTS = ROOT / "benchmarks" / "results" / "paper"
-BACKBONES = {"resnet": "ResNet-18, half width", "vgg": "VGG-16 without batch norm, quarter width"}
+BACKBONES = {
+    "resnet": "ResNet-18, half width",
+    "vgg": "VGG-16 without batch norm, quarter width",
+    "vit": "ViT, 12 blocks of width 128",
+}
 
 Answer = dict[str, Any]
 Found = dict[str, Answer]  # by backbone

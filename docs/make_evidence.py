@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from evidence_coding import compact, efficient, rivalled, sized
 from evidence_plots import curves, matrices, profiles
-from evidence_read import BACKBONES, IMAGES, PAGE, Found, cell, gained, points, read, section, table
+from evidence_read import BACKBONES, IMAGES, PAGE, Found, cell, points, read, section, table
 from evidence_short import WHAT_WAS_DONE, in_short
 
 
@@ -132,32 +133,6 @@ def transferable(found: Found) -> list[str]:
     )
 
 
-def compact(found: Found) -> list[str]:
-    """Bits and bytes."""
-    lines: list[str] = []
-    for backbone, answer in found.items():
-        for layers in ("all", "shallow"):
-            rows = answer[layers]
-            lines += [
-                f"### {BACKBONES[backbone]}, {layers} layers",
-                "",
-                "| error | artifact, bytes | fp32 checkpoint over it | fp16 checkpoint over it | bits per touched "
-                "parameter | corrupted | against fp32 | clean, against fp32 |",
-                "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-            ]
-            for error, row in rows.items():
-                ratio = answer["checkpoint_bytes"] / row["bytes"]
-                lines.append(
-                    f"| {'fp32' if error == '0.0' else error} | {row['bytes']:,.0f} | {ratio:.1f} | {ratio / 2:.1f} | "
-                    f"{row['bits']:.2f} | {cell(row['corrupted'])} | {gained(row, places=2)} | "
-                    f"{gained(row, 'clean', places=2)} |"
-                )
-            lines.append("")
-    return section(
-        "(4a) How small? Error of the coded weights, bytes on disk, and robust accuracy", "bits", found, lines
-    )
-
-
 def adjustable(found: Found) -> list[str]:
     """Alpha."""
     lines: list[str] = []
@@ -257,6 +232,9 @@ def page() -> str:
         "similarity",
         "transfer",
         "bits",
+        "sizes",
+        "rivals",
+        "efficiency",
         "strength",
         "composition",
         "specificity",
@@ -283,6 +261,9 @@ def page() -> str:
         *discriminative(found["similarity"]),
         *transferable(found["transfer"]),
         *compact(found["bits"]),
+        *sized(found["sizes"]),
+        *rivalled(found["rivals"], IMAGES),
+        *efficient(found["efficiency"]),
         *adjustable(found["strength"]),
         *composable(found["composition"]),
         *specific(found["specificity"]),

@@ -17,7 +17,7 @@ from rws_hub.spec import DEFAULT_ERROR
 
 _NORM_IMAGES = 1000
 # Relative errors of the coded weights; 0 is plain float32.
-ERRORS = (0.0, 0.3, 0.5, 0.7)
+ERRORS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def headline(lab: Lab) -> Answer:
@@ -90,6 +90,8 @@ def specificity(lab: Lab) -> Answer:
 def transfer(lab: Lab) -> Answer:
     """Does it carry over: to another data set, to a model trained further, to a stranger."""
     zoo = lab.zoo
+    if len(lab.setting.seeds) < 2:
+        return {}
     targets: dict[str, tuple[str, Callable[[int], Any]]] = {
         "another seed": (MAIN, lambda s: zoo.standard(MAIN, (s + 1) % len(lab.setting.seeds))),
         "trained further": (MAIN, lambda s: zoo.further(MAIN, s)),
@@ -153,6 +155,8 @@ def strength(lab: Lab) -> Answer:
 def composition(lab: Lab) -> Answer:
     """Several at once: 2, 4, all; each at full strength, and sharing it."""
     corruptions = lab.setting.corruptions
+    if len(corruptions) < 4:
+        return {}
     half = corruptions[:: max(1, len(corruptions) // 4)][:4]
     sets = [*zip(corruptions[::2], (*corruptions[3::2], corruptions[1]), strict=True), half, corruptions]
     answer: Answer = {"sets": []}

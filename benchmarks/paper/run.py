@@ -18,32 +18,34 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from coding import CODING
 from lab import Lab
 from questions import QUESTIONS
 from setting import BACKBONES, SETTINGS
 from zoo import Zoo
 
+ALL = QUESTIONS | CODING
 RESULTS = Path(__file__).parent.parent / "results" / "paper"
 
 
 def main() -> None:
     """Answer the asked questions, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(QUESTIONS)}; default: all")
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"of {', '.join(ALL)}; default: all")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where models and measurements are kept")
     parser.add_argument("--backbone", choices=BACKBONES, action="append")
     parser.add_argument("--setting", choices=list(SETTINGS), default="small")
     arguments = parser.parse_args()
-    if unknown := set(arguments.questions) - set(QUESTIONS):
+    if unknown := set(arguments.questions) - set(ALL):
         parser.error(f"no such question: {', '.join(sorted(unknown))}")
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # such small models gain nothing from more, and the numbers hang on it
-    for question in arguments.questions or QUESTIONS:
+    for question in arguments.questions or ALL:
         for backbone in arguments.backbone or BACKBONES:
             lab = Lab(Zoo(SETTINGS[arguments.setting][backbone], backbone, arguments.data, arguments.work))
             started = time.monotonic()
-            answer = QUESTIONS[question](lab)
+            answer = ALL[question](lab)
             if not answer:
                 continue
             # What was only to show that it runs is no result.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rws_hub.corruptions import CORRUPTIONS
+from rws_hub.training.settings import Optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ SMOKE = replace(
     test_images=200,
 )
 
-BACKBONES = ("resnet", "vgg")
+BACKBONES = ("resnet", "vgg", "vit")
 SETTINGS = {s.name: dict.fromkeys(BACKBONES, s) for s in (SMALL, FULL, SMOKE)}
 # A VGG-16 costs seven times what a ResNet-18 of the same width does.
 SETTINGS["small"]["vgg"] = replace(
@@ -118,6 +119,39 @@ SETTINGS["small"]["vgg"] = replace(
     inits=(),
     test_images=2000,
 )
+# Two heads of ViT-Ti's three, patches of 8 pixels and few epochs: what two cores can do of a transformer. Most
+# corruptions hardly hurt so weak a model; contrast and fog do. float32 is the faster one at that size.
+SETTINGS["small"]["vit"] = replace(
+    SMALL,
+    width=2 / 3,
+    corruptions=("contrast", "gaussian_noise", "fog"),
+    compared=(),
+    seeds=(0,),
+    inits=(),
+    pretrain=6,
+    standard=3,
+    robust=1,
+    train_images=30000,
+    test_images=1000,
+    precision="fp32",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a backbone is trained.
+
+    Attributes:
+        pretrain_lr, finetune_lr: peak learning rates, of pretraining and of everything after it.
+        optimizer, weight_decay, batch_size: see `TrainSettings`.
+    """
+
+    pretrain_lr: float
+    finetune_lr: float
+    optimizer: Optimizer = "sgd"
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+
+
 # VGG without batch norm does not bear the rates that ResNet does.
-PRETRAIN_LR = {"resnet": 0.1, "vgg": 0.02}
-FINETUNE_LR = {"resnet": 0.02, "vgg": 0.01}
+FITS = {"resnet": Fit(0.1, 0.02), "vgg": Fit(0.02, 0.01), "vit": Fit(1e-3, 5e-4, "adamw", 0.05, 64)}

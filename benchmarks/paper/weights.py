@@ -20,6 +20,8 @@ ALPHAS = (-1.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 def profile(lab: Lab) -> Answer:
     """Are the differences shallow: relative difference by layer, against that of two seeds."""
     zoo, seeds = lab.zoo, lab.setting.seeds
+    if len(seeds) < 2:
+        return {}
     sketch: dict[str, list[SignatureConfig]] = {
         "from-clean": [lab.signature(MAIN, c, s).config for c in lab.setting.corruptions for s in seeds],
         "two-branch": [lab.signature(MAIN, c, 0, twin="two-branch").config for c in lab.setting.compared],
@@ -41,6 +43,8 @@ def profile(lab: Lab) -> Answer:
 
 def similarity(lab: Lab) -> Answer:
     """Does a signature tell its corruption: cosines between seeds and data sets, and the nearest of each."""
+    if len(lab.setting.seeds) < 2:
+        return {}
     keys = [(d, c, s) for d in (MAIN, OTHER) for c in lab.setting.corruptions for s in lab.seeds(d)]
     seeds_only = [
         lab.difference(lab.zoo.standard(MAIN, a), lab.zoo.standard(MAIN, b), MAIN)

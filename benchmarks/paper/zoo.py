@@ -11,7 +11,7 @@ from typing import Any, Literal
 import safetensors.torch
 import timm
 import torch
-from setting import FINETUNE_LR, PRETRAIN_LR, Setting
+from setting import FITS, Fit, Setting
 from timm.models.vgg import VGG
 from torch import nn
 
@@ -41,8 +41,8 @@ class Zoo:
 
     Attributes:
         setting: how long and how large.
-        backbone: "resnet" (timm's ResNet-18, batch norm) or "vgg" (VGG-16 without batch norm and with one linear layer
-            as its head, as in the paper).
+        backbone: "resnet" (timm's ResNet-18, batch norm), "vgg" (VGG-16 without batch norm and with one linear layer
+            as its head, as in the paper) or "vit" (timm's ViT-Ti, narrower, on patches of 8 pixels).
         data: folder with cifar10, cifar100 and tinyimagenet32, each of Parquet files.
         work: folder for what is trained.
     """
@@ -62,7 +62,10 @@ class Zoo:
         settings = TrainSettings(
             "standard",
             epochs=self.setting.pretrain,
-            lr=PRETRAIN_LR[self.backbone],
+            batch_size=self._fit.batch_size,
+            lr=self._fit.pretrain_lr,
+            optimizer=self._fit.optimizer,
+            weight_decay=self._fit.weight_decay,
             seed=init,
             precision=self._precision,
         )
@@ -93,11 +96,15 @@ class Zoo:
 
     def load(self, folder: Path, dataset: str) -> nn.Module:
         """A trained model, in eval mode."""
-        if self.backbone == "resnet":
+        if self.backbone != "vgg":
             return load_model(folder)
         model = with_head(self._build_vgg(0), _CLASSES[dataset], 0)
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
         return model.eval()
+
+    @property
+    def _fit(self) -> Fit:
+        return FITS[self.backbone]
 
     @property
     def _precision(self) -> Literal["bf16", "fp32"]:
@@ -109,7 +116,10 @@ class Zoo:
             corruption,
             None if corruption is None else self.setting.severity,
             epochs=epochs,
-            lr=FINETUNE_LR[self.backbone],
+            batch_size=self._fit.batch_size,
+            lr=self._fit.finetune_lr,
+            optimizer=self._fit.optimizer,
+            weight_decay=self._fit.weight_decay,
             seed=seed,
             precision=self._precision,
         )
@@ -134,24 +144,33 @@ class Zoo:
 
     def _start(self, folder: Path, dataset: str) -> Path | nn.Module:
         """What a training goes on from: of timm's own model the folder, so that its config is handed on."""
-        return folder if self.backbone == "resnet" else self.load(folder, dataset)
+        return folder if self.backbone != "vgg" else self.load(folder, dataset)
 
     def _build(self, seed: int) -> Path | nn.Module:
         if self.backbone == "vgg":
             return self._build_vgg(seed)
         folder = self.work / self.setting.name / self.backbone / "architecture"
         folder.mkdir(parents=True, exist_ok=True)
-        channels = [round(c * self.setting.width) for c in (64, 128, 256, 512)]
-        stated: Any = timm.create_model("resnet18", channels=channels).pretrained_cfg
+        architecture, features, arguments = self._timm()
+        stated: Any = timm.create_model(architecture, **arguments).pretrained_cfg
         config = {
-            "architecture": "resnet18",
+            "architecture": architecture,
             "num_classes": 1000,
-            "num_features": channels[-1],
-            "model_args": {"channels": channels},
+            "num_features": features,
+            "model_args": arguments,
             "pretrained_cfg": {**dict(stated), "crop_pct": 1.0},
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2))
         return folder
+
+    def _timm(self) -> tuple[str, int, dict[str, Any]]:
+        """Architecture, features before the head and arguments of a model that timm builds."""
+        if self.backbone == "vit":
+            heads = max(1, round(3 * self.setting.width))
+            arguments = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64 * heads, "num_heads": heads}
+            return "vit_tiny_patch16_224", 64 * heads, arguments
+        channels = [round(c * self.setting.width) for c in (64, 128, 256, 512)]
+        return "resnet18", channels[-1], {"channels": channels}
 
     def _build_vgg(self, seed: int) -> nn.Module:
         cfg = [c if isinstance(c, str) else round(c * self.setting.width) for c in _VGG16]
