@@ -11,6 +11,7 @@ import math
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         symbols.read(parts["symbols"], bits, start, out, scratch)
         if parts["places"].numel():
             places = parts["places"].numpy()
-            begin, end = np.searchsorted(places, start), np.searchsorted(places, stop)
+            begin, end = np.searchsorted(places, (start, stop))
             if begin < end:
                 own = torch.from_numpy(places[begin:end] - start).to(out.device)
                 out[own] = parts["escapes"][begin:end].to(out.device).float()
@@ -134,6 +135,7 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         out.mul_(_rounded(alpha))
 
 
+@lru_cache(maxsize=256)
 def _rounded(value: float) -> float:
     """To binary32; infinity, if it is too large: what comes of that is refused where it is written."""
     with np.errstate(over="ignore"):
