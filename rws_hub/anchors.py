@@ -33,9 +33,10 @@ Chooser = Callable[[torch.Tensor, Delta], Way]
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """The way back from one live tensor, what it was when it was patched, and what is on it."""
+    """The way back from one live tensor, what it was when it was patched, what was written, and what is on it."""
 
     way: Way
+    seals: dict[int, bytes]
     dtype: torch.dtype
     shape: torch.Size
     block: int
@@ -88,13 +89,13 @@ def _next(
     if before is None:
         assert way is not None
         with torch.no_grad():
-            return _Anchor(way(live, delta), live.dtype, live.shape, block_of(live), deltas)
+            return _Anchor(way(live, delta), {}, live.dtype, live.shape, block_of(live), deltas)
     if before.dtype != live.dtype or before.shape != live.shape:
         raise PatchStateError(
             f"{delta.name}: the model is {live.dtype} {list(live.shape)} now and was {before.dtype} "
             f"{list(before.shape)} when it was patched. Unpatch before converting; convert it back to go on."
         )
-    return _Anchor(before.way.next(), before.dtype, before.shape, before.block, deltas) if deltas else None
+    return _Anchor(before.way.next(), {}, before.dtype, before.shape, before.block, deltas) if deltas else None
 
 
 def _target(name: str, live: torch.Tensor, before: _Anchor | None, after: _Anchor | None) -> Target:
@@ -106,6 +107,8 @@ def _target(name: str, live: torch.Tensor, before: _Anchor | None, after: _Ancho
         moving(after.deltas.values()) if after else (),
         before.way if before else None,
         after.way if after else None,
+        before.seals if before else {},
+        after.seals if after else {},
         block,
     )
 

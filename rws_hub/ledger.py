@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class _Entry:
 
 class Ledger:
     """What is left when the change is subtracted again, rounded as the model rounds: mostly zeros."""
+
+    subtracts: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -10,7 +10,7 @@ The blocks of one tensor are always the same ones, and each is remembered by whe
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 
@@ -57,7 +57,9 @@ def way_back(mode: Mode, live: torch.Tensor, offset: int, delta: Delta, stored: 
 
 
 class Way(Protocol):
-    """What is kept of one tensor, block by block."""
+    """What is kept of one tensor, block by block; `subtracts` says whether it needs to be told what was added."""
+
+    subtracts: ClassVar[bool]
 
     @property
     def nbytes(self) -> int:
@@ -82,6 +84,8 @@ class Way(Protocol):
 
 class Snapshot:
     """A copy of the clean values."""
+
+    subtracts: ClassVar[bool] = False
 
     def __init__(self, like: torch.Tensor) -> None:
         self._values = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
@@ -109,6 +113,8 @@ class Snapshot:
 
 class Reload:
     """The checkpoint, and a digest of every block."""
+
+    subtracts: ClassVar[bool] = False
 
     def __init__(self, delta: Delta, stored: Stored, offset: int) -> None:
         self._name, self._runs = delta.name, delta.runs
