@@ -9,6 +9,7 @@ has none and is simply a model with those weights.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,12 +34,16 @@ Chooser = Callable[[torch.Tensor, Delta], Way]
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """The way back from one live tensor, what it was when it was patched, what was written, and what is on it."""
+    """The way back from one live tensor, what it was when it was patched, what was written, and what is on it.
+
+    `held` is the number of its elements in this process.
+    """
 
     way: Way
     seals: dict[int, bytes]
     dtype: torch.dtype
     shape: torch.Size
+    held: int
     block: int
     deltas: Mapping[str, Delta]
 
@@ -89,13 +94,23 @@ def _next(
     if before is None:
         assert way is not None
         with torch.no_grad():
-            return _Anchor(way(live, delta), {}, live.dtype, live.shape, block_of(live), deltas)
+            return _Anchor(way(live, delta), {}, live.dtype, live.shape, _held(live), block_of(live), deltas)
     if before.dtype != live.dtype or before.shape != live.shape:
         raise PatchStateError(
             f"{delta.name}: the model is {live.dtype} {list(live.shape)} now and was {before.dtype} "
             f"{list(before.shape)} when it was patched. Unpatch before converting; convert it back to go on."
         )
-    return _Anchor(before.way.next(), {}, before.dtype, before.shape, before.block, deltas) if deltas else None
+    if live.is_meta or before.held != _held(live):
+        found = "on the meta device and holds no values" if live.is_meta else "spread over processes in another way"
+        raise PatchStateError(
+            f"{delta.name}: it is {found} now. Nothing was changed; put it back as it was when it was patched."
+        )
+    return dataclasses.replace(before, way=before.way.next(), seals={}, deltas=deltas) if deltas else None
+
+
+def _held(live: torch.Tensor) -> int:
+    """How many elements are here."""
+    return live.numel() if live.is_meta else shards.part_of(live).values.numel()
 
 
 def _target(name: str, live: torch.Tensor, before: _Anchor | None, after: _Anchor | None) -> Target:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from torch import nn
 
 from rws_hub.errors import PatchStateError
+from rws_hub.shards import reshard
 
 # Held while patches are changed, and while a gate is made: one change at a time, and none past a new gate.
 _changing = threading.RLock()
@@ -69,6 +72,8 @@ def steady(model: nn.Module) -> Iterator[None]:
         >>> with steady(model):
         ...     logits = model(images)
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"steady takes a live nn.Module, found {type(model).__name__}")
     gate = _gates.get(model)
     if gate is None:
         with _changing:
@@ -94,8 +99,8 @@ def change(owners: Collection[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def one_change() -> Iterator[None]:
-    """Nobody else changes a patch inside of this block.
+def one_change(model: nn.Module | None) -> Iterator[None]:
+    """Nobody else changes a patch inside of this block, shards are where they are kept, and Ctrl-C waits for its end.
 
     Raises:
         PatchStateError: this thread is inside of a `steady` block, and would wait for itself.
@@ -105,8 +110,36 @@ def one_change() -> Iterator[None]:
             "a patch cannot be changed inside of `with steady(model)` by the same thread; leave the block first. "
             "Nothing was changed."
         )
-    with _changing:
+    with _changing, _uninterrupted():
+        if model is not None:
+            reshard(model)
         yield
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt between writing the weights and writing down who did it would leave nobody to take it off again.
+
+    A second one is not kept waiting: a forward pass that never ends may hold everything up.
+    """
+    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(former):
+        yield
+        return
+    waiting: list[tuple[Any, ...]] = []
+
+    def later(*told: Any) -> None:
+        if waiting:
+            former(*told)
+        waiting.append(told)
+
+    signal.signal(signal.SIGINT, later)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+        if waiting:
+            former(*waiting[0])
 
 
 def _depth() -> list[_Gate]:

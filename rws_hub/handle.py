@@ -100,7 +100,7 @@ class Patch:
             PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
             ValueError: a strength that is not a finite number.
         """
-        with one_change():
+        with one_change(self._ref()):
             self._require(alphas)
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
             commit([d for n, a in wanted.items() for d in self._deltas(n, a)], [])
@@ -168,7 +168,7 @@ class Patch:
             PatchStateError: nothing to take off, or a patched weight was changed (by training, by a forward
                 pass in train mode that updates batch-norm statistics, by load_state_dict ...).
         """
-        with one_change():
+        with one_change(self._ref()):
             if not self._entries:
                 raise PatchStateError("this patch is not on the model any more; it was taken off before")
             names = tuple(self._entries)
@@ -198,12 +198,13 @@ class Patch:
 
     def _change(self, put: Mapping[str, _Entry], remove: Sequence[str], table: str | Path | None) -> None:
         """Take some signatures off and put others on, by name, in one pass."""
-        with one_change():
+        with one_change(self._ref()):
             self._require(remove)
             for name in put:
                 if name in self._entries and name not in remove:
                     raise PatchStateError(
-                        f"the name {name!r} is taken in this patch; add the second one with p.add(signature, name=...)"
+                        f"the name {name!r} is taken in this patch; take that one off first, or add the second one "
+                        "with p.add(signature, name=...)"
                     )
             off = [d for n in dict.fromkeys(remove) for d in self._deltas(n)]
             if not put:

@@ -22,8 +22,9 @@ _LEVEL = 1
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One block: a digest of the patched values, a frame of what subtracting gets wrong, and the values beyond."""
+    """One block: digests of both values, a frame of what subtracting gets wrong, and the values beyond."""
 
+    clean: bytes
     patched: bytes
     errors: bytearray
     beyond: bytes
@@ -33,6 +34,10 @@ class Ledger:
     """What is left when the change is subtracted again, rounded as the model rounds: mostly zeros."""
 
     subtracts: ClassVar[bool] = True
+    advice: ClassVar[str] = (
+        "A ledger knows the way back from its own values only: undo that change, or load the clean weights again and "
+        "call unpatch(force=True)."
+    )
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -41,7 +46,7 @@ class Ledger:
     @property
     def nbytes(self) -> int:
         """Bytes that it takes in memory."""
-        return sum(len(e.patched) + len(e.errors) + len(e.beyond) for e in self._entries.values())
+        return sum(len(e.clean) + len(e.patched) + len(e.errors) + len(e.beyond) for e in self._entries.values())
 
     def next(self) -> Ledger:
         """Another one: what was wrong with this change says nothing about the next."""
@@ -61,7 +66,7 @@ class Ledger:
         pairs[: len(codes) - half] |= codes[half:] << 4
         frame = frames.compress([pairs.data], half, _LEVEL)
         self._entries[start] = _Entry(
-            digest(live), frame, bytes(bytes_of(clean.cpu().view(integer_of(clean.dtype))[beyond]))
+            digest(clean), digest(live), frame, bytes(bytes_of(clean.cpu().view(integer_of(clean.dtype))[beyond]))
         )
 
     def clean(self, start: int, live: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:
@@ -71,11 +76,12 @@ class Ledger:
             PatchStateError: the values are not those that were written down.
         """
         entry, count = self._entries[start], len(live)
-        if digest(live) != entry.patched:
+        here = digest(live)
+        if here == entry.clean:
+            return live  # somebody has loaded them
+        if here != entry.patched:
             raise PatchStateError(
-                f"{self._name} was changed while it was patched (training, batch-norm statistics updated in train "
-                "mode, or load_state_dict). A ledger knows the way back from its own values only: undo that change, "
-                "or load the clean weights again. Nothing was changed now."
+                f"{self._name} was changed while it was patched. {self.advice} Nothing was changed now."
             )
         half = -(-count // 2)
         pairs = np.frombuffer(frames.decompress(entry.errors, half, self._name), np.uint8)

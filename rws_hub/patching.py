@@ -68,7 +68,7 @@ def patch(
         raise PatchStateError(
             f"the name {twice[0]!r} is taken in this patch; add the second one with p.add(signature, name=...)"
         )
-    handle = Patch(model, Removal(removal, checkpoint))
+    handle = Patch(model, Removal(removal, None if checkpoint is None else Path(checkpoint).absolute()))
     handle._change(
         dict(zip(names, zip(signatures, _strengths(signatures, alpha), strict=True), strict=True)), (), table
     )

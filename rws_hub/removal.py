@@ -22,6 +22,7 @@ from rws_hub.stored import Stored
 
 Mode = Literal["snapshot", "reload", "ledger"]
 
+_FORCE = "Unpatching would undo that change: call unpatch(force=True) to restore the clean values all the same."
 # Below so many elements nothing is worth more than a copy.
 _SMALL = 2**12
 # Up to so many bytes in all, copies are kept if nobody says otherwise; a second model in memory is not small.
@@ -57,9 +58,13 @@ def way_back(mode: Mode, live: torch.Tensor, offset: int, delta: Delta, stored: 
 
 
 class Way(Protocol):
-    """What is kept of one tensor, block by block; `subtracts` says whether it needs to be told what was added."""
+    """What is kept of one tensor, block by block.
+
+    `subtracts` says whether it needs to be told what was added; `advice` what to do if somebody changed the values.
+    """
 
     subtracts: ClassVar[bool]
+    advice: ClassVar[str]
 
     @property
     def nbytes(self) -> int:
@@ -86,6 +91,7 @@ class Snapshot:
     """A copy of the clean values."""
 
     subtracts: ClassVar[bool] = False
+    advice: ClassVar[str] = _FORCE
 
     def __init__(self, like: torch.Tensor) -> None:
         self._values = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
@@ -115,6 +121,7 @@ class Reload:
     """The checkpoint, and a digest of every block."""
 
     subtracts: ClassVar[bool] = False
+    advice: ClassVar[str] = _FORCE
 
     def __init__(self, delta: Delta, stored: Stored, offset: int) -> None:
         self._name, self._runs = delta.name, delta.runs
@@ -177,5 +184,7 @@ class Reload:
         try:
             rows = self._stored.rows(run.canonical, start // length, -(-stop // length))
         except (RWSError, OSError) as error:
-            raise PatchStateError(f"{self._name}: cannot be read from {self._stored.label} ({error})") from error
+            raise PatchStateError(
+                f"{self._name} cannot be read from the checkpoint: {error}. Nothing was changed; put the file back."
+            ) from error
         return rows.reshape(-1)[start % length :][: last - first]

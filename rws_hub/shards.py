@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,14 @@ def part_of(tensor: torch.Tensor) -> Part:
             skipped = min(coordinate[axis] * run, rows)
             first, rows = first + skipped, min(run, rows - skipped)
     return Part(placed.to_local().detach(), first)
+
+
+def reshard(model: nn.Module) -> None:
+    """Have FSDP2 let go of whole tensors that it keeps after a forward pass: what is written to them would be lost."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for module in model.modules():
+            if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+                module.reshard()  # type: ignore[operator]
 
 
 def agree(tensors: Collection[torch.Tensor], failed: bool) -> bool:

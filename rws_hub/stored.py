@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from rws_hub.errors import IncompatibleModelError
 from rws_hub.planner import plan_weights
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import by_canonical, gather, open_weights
@@ -34,7 +35,15 @@ def open_stored(checkpoint: str | Path, signature: RobustWeightSignature, table:
         IncompatibleModelError: the signature does not fit them.
     """
     weights = open_weights(checkpoint, Path(checkpoint).name)
-    (plan,) = plan_weights(weights, [signature], table).require().signatures
+    plans = plan_weights(weights, [signature], table)
+    (plan,) = plans.signatures
+    if not plan.ok:
+        raise IncompatibleModelError(
+            f"checkpoint={str(checkpoint)!r} is not of the backbone that {plan.name!r} was made for, or not all of it: "
+            f"{plan.diagnosis}. Name the safetensors file, index or folder that the model was loaded from. Nothing was "
+            "changed.",
+            plans,
+        )
     pieces = (Piece(p.canonical, p.part, b.model, p.model_part) for b in plan.bindings for p in b.pieces)
     homes = by_canonical(pieces)
 

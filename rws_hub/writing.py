@@ -70,6 +70,9 @@ def written(targets: Sequence[Target], force: bool) -> Iterator[None]:
         PatchStateError: a value overflows, was changed meanwhile, or cannot be restored.
     """
     crews = _crews(targets, force)
+    if force:  # what somebody else wrote cannot be computed back: see first that everything can be restored
+        for crew in crews:
+            crew.rehearse()
     try:
         _run(crews)
         yield
@@ -198,10 +201,16 @@ class _Crew:
         if not same:
             raise PatchStateError(
                 f"{target.name} was changed while it was patched (training, batch-norm statistics updated in train "
-                "mode, or load_state_dict). Unpatching would undo that change: call unpatch(force=True) to restore "
-                "the clean values all the same. Nothing was changed now."
+                f"mode, or load_state_dict). {way.advice} Nothing was changed now."
             )
         return clean
+
+    def rehearse(self) -> None:
+        """Restore every block, and do nothing with it."""
+        with torch.no_grad():
+            for job in self._jobs:
+                if job.target.old is not None:
+                    self._restored(job, job.live(), job.target.old)
 
     def roll_back(self) -> None:
         """Undo what was done: every block is computed again as it was before."""

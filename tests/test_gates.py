@@ -1,6 +1,8 @@
 """A forward pass inside of `steady` sees one state of the patches, whole, whatever other threads do."""
 
 import gc
+import os
+import signal
 import threading
 import time
 
@@ -11,7 +13,7 @@ from builders import perturbed, seeded, tiny_resnet, tiny_signature
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from rws_hub import PatchStateError, RobustWeightSignature, patch, steady
+from rws_hub import PatchStateError, RobustWeightSignature, active_patches, deltas, patch, steady
 from rws_hub.gates import _gates
 
 
@@ -213,6 +215,56 @@ def test_two_threads_that_patch_take_turns(fog, noise):
     for thread in threads:
         thread.join()
     assert not failures and changed(clean, model) == set()
+
+
+def test_an_interrupt_waits_for_the_end_of_a_change(fog, monkeypatch):
+    model = tiny_resnet()
+    clean, write, sent = bits(model), deltas.write, []
+
+    def interrupted(*arguments) -> None:
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        write(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(deltas, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            patch(model, fog)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    (p,) = active_patches(model)  # the new state, whole, with a handle on it
+    plain = tiny_resnet()
+    patch(plain, fog)
+    assert bits(model) == bits(plain)
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+def test_a_second_interrupt_does_not_wait(fog):
+    model = tiny_resnet()
+    p = patch(model, fog)
+    leave = threading.Event()
+
+    def inside() -> None:
+        with steady(model):
+            leave.wait(20)
+
+    def interrupt() -> None:
+        for _ in range(2):
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threads = [threading.Thread(target=inside), threading.Thread(target=interrupt)]
+    try:
+        for thread in threads:
+            thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            p.unpatch()
+    finally:
+        leave.set()
+        for thread in threads:
+            thread.join()
+    assert p.active
+    p.unpatch()
 
 
 def test_a_compiled_model_is_not_compiled_again(fog, noise):

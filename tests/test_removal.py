@@ -106,6 +106,61 @@ def test_a_changed_weight_is_not_undone(mode, fog, tmp_path):
     assert not changed(bits(ready("snapshot", torch.float32, tmp_path)[0]), model)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_forcing_a_model_that_was_loaded_anew(mode, fog, tmp_path):
+    model, how = ready(mode, torch.float32, tmp_path)
+    clean = {n: t.clone() for n, t in model.state_dict().items()}
+    before = bits(model)
+    p = patch(model, fog, **how)
+    model.load_state_dict(clean)
+    with pytest.raises(PatchStateError, match="was changed while it was patched"):
+        p.unpatch()
+    p.unpatch(force=True)
+    assert changed(before, model) == set() and not p.active
+
+
+def test_forcing_what_a_ledger_cannot_restore_changes_nothing(fog):
+    model = tiny_resnet()
+    p = patch(model, fog, removal="ledger")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    before = bits(model)
+    for force in (False, True):
+        with pytest.raises(PatchStateError, match=r"load the clean weights again and call unpatch\(force=True\)"):
+            p.unpatch(force=force)
+        assert changed(before, model) == set() and p.active
+
+
+def test_a_relative_path_is_that_of_the_time_of_patching(fog, tmp_path, monkeypatch):
+    model, _ = ready("reload", torch.float32, tmp_path)
+    clean = bits(model)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    p = patch(model, fog, checkpoint="model.safetensors")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_on_the_meta_device_is_refused_and_nothing_is_let_go(mode, fog, tmp_path):
+    model, how = ready(mode, torch.float32, tmp_path)
+    clean = {n: t.clone() for n, t in model.state_dict().items()}
+    p = patch(model, fog, **how)
+    model.to("meta")
+    for action in (p.unpatch, lambda: p.unpatch(force=True), lambda: p.set_alpha(fog=0)):
+        with pytest.raises(PatchStateError, match="is on the meta device and holds no values now"):
+            action()
+        assert p.active
+    model.to_empty(device="cpu")
+    model.load_state_dict(clean)
+    p.unpatch(force=True)
+    assert all(
+        torch.equal(t.view(torch.uint8), clean[n].view(torch.uint8)) for n, t in model.state_dict().items() if t.ndim
+    )
+
+
 def test_another_checkpoint_is_refused(fog, tmp_path):
     model, how = ready("reload", torch.float32, tmp_path)
     clean = bits(model)
@@ -156,7 +211,9 @@ def test_a_checkpoint_must_be_one_and_fit(fog, tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         patch(model, fog, checkpoint=tmp_path / "nothing.safetensors")
     save_file({"w": torch.ones(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(IncompatibleModelError, match=r"cannot patch other.safetensors"):
+    with pytest.raises(
+        IncompatibleModelError, match=r"checkpoint=.*other.safetensors' is not of the backbone that 'fog'"
+    ):
         patch(model, fog, checkpoint=tmp_path / "other.safetensors")
 
 

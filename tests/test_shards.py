@@ -33,6 +33,7 @@ from builders import tiny_resnet, tiny_signature
 from rws_hub import IncompatibleModelError, PatchStateError, patch, plan_patch, removal
 
 torch.set_num_threads(1)
+torch.set_grad_enabled(False)
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 mesh = init_device_mesh("cpu", (2,))
@@ -55,6 +56,25 @@ for mode in ("snapshot", "ledger"):
     p.unpatch(); q.unpatch()
     assert whole(model) == whole(plain) == clean
 assert plan_patch(model, fog).ok
+
+# after a forward pass FSDP2 keeps what the root owns whole: what is written to that would be lost
+images = torch.ones(1, 3, 32, 32)
+own = plain(images)
+assert torch.equal(model(images), own)
+p, q = patch(model, fog), patch(plain, fog)
+patched = plain(images)
+assert not torch.equal(patched, own)
+for _ in range(2):
+    assert torch.equal(model(images), patched)
+for alpha in (0.3, -1.0):
+    p.set_alpha(fog=alpha)
+    q.set_alpha(fog=alpha)
+    assert torch.equal(model(images), plain(images))
+p.unpatch()
+q.unpatch()
+assert torch.equal(model(images), own)
+model.reshard()
+assert whole(model) == clean
 
 # whole copies
 copies = tiny_resnet()
