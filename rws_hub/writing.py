@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,10 +16,9 @@ from rws_hub.removal import Way
 from rws_hub.shards import Part
 from rws_hub.spec import Op
 
-# Elements worked on at a time: on a processor what fits its cache, elsewhere what is worth a call.
+# Elements worked on at a time: on a processor what fits the cache of each of torch's threads, as far as they help;
+# elsewhere what is worth a call.
 _CACHED, _CALLED = 2**17, 2**24
-# From so many elements on a second thread is worth its start.
-_MANY = 2**20
 _THREADS = 2
 
 
@@ -55,7 +52,8 @@ def block_of(tensor: torch.Tensor) -> int:
     """How many elements of a tensor are best worked on at a time: whole rows."""
     own = shards.part_of(tensor).values
     length = max(1, own[:1].numel() if own.ndim else 1)
-    return length * max(1, (_CACHED if own.device.type == "cpu" else _CALLED) // length)
+    best = _CACHED * min(_THREADS, torch.get_num_threads()) if own.is_cpu else _CALLED
+    return length * max(1, best // length)
 
 
 @contextmanager
@@ -69,46 +67,15 @@ def written(targets: Sequence[Target], force: bool) -> Iterator[None]:
     Raises:
         PatchStateError: a value overflows, was changed meanwhile, or cannot be restored.
     """
-    crews = _crews(targets, force)
+    writer = _Writer(targets, force)
     if force:  # what somebody else wrote cannot be computed back: see first that everything can be restored
-        for crew in crews:
-            crew.rehearse()
+        writer.rehearse()
     try:
-        _run(crews)
+        writer.work()
         yield
     except BaseException:  # KeyboardInterrupt too: a half-patched model must never be seen
-        for crew in crews:
-            crew.roll_back()
+        writer.roll_back()
         raise
-
-
-def _crews(targets: Sequence[Target], force: bool) -> list[_Crew]:
-    work = [(t, part) for t in targets if (part := shards.part_of(t.live)).values.numel()]
-    jobs = [
-        _Job(t, part, start, min(start + t.block, part.values.numel()))
-        for t, part in work
-        for start in range(0, part.values.numel(), t.block)
-    ]
-    on_cpu = all(part.values.device.type == "cpu" for _, part in work)
-    many = on_cpu and sum(part.values.numel() for _, part in work) >= _MANY
-    count = min(_THREADS, torch.get_num_threads()) if many else 1
-    return [_Crew(jobs[i::count], force) for i in range(count)]
-
-
-def _run(crews: Sequence[_Crew]) -> None:
-    if len(crews) == 1:
-        crews[0].work(threading.Event())
-        return
-    threads, stop = torch.get_num_threads(), threading.Event()
-    # Each works alone on its own blocks. Setting the number in a thread also sets that of threads to come.
-    with ThreadPoolExecutor(len(crews), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            running = [pool.submit(crew.work, stop) for crew in crews]
-            for each in running:
-                each.result()
-        finally:
-            stop.set()
-            torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,26 +113,27 @@ class _Job:
         return on[0].op if on else "add"
 
 
-class _Crew:
-    """Some of the jobs, done one after the other."""
+def _jobs(target: Target) -> list[_Job]:
+    part = shards.part_of(target.live)
+    count = part.values.numel()
+    return [_Job(target, part, at, min(at + target.block, count)) for at in range(0, count, target.block)]
 
-    def __init__(self, jobs: Sequence[_Job], force: bool) -> None:
-        self._jobs, self._force = jobs, force
+
+class _Writer:
+    """Does one block after the other, and knows how to undo it."""
+
+    def __init__(self, targets: Sequence[Target], force: bool) -> None:
+        self._jobs = [job for target in targets for job in _jobs(target)]
+        self._force = force
         # How many are done, and the clean values of the one that may be under way: set by one assignment, so that
         # an interrupt finds both or neither.
         self._reached: tuple[int, torch.Tensor | None] = (0, None)
         self._scratch: dict[torch.device, Scratch] = {}
 
-    def work(self, stop: threading.Event) -> None:
+    def work(self) -> None:
         with torch.no_grad():
             for i, job in enumerate(self._jobs):
-                if stop.is_set():
-                    return
-                try:
-                    self._do(i, job)
-                except BaseException:
-                    stop.set()
-                    raise
+                self._do(i, job)
             self._reached = (len(self._jobs), None)
 
     def _do(self, i: int, job: _Job) -> None:

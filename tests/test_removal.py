@@ -311,7 +311,7 @@ def test_two_threads_write_what_one_writes(mode, wide):
     assert found[0] == found[1]
 
 
-def test_a_failure_in_one_of_two_threads_takes_everything_back(wide):
+def test_a_failure_in_the_last_of_many_blocks_takes_everything_back(wide):
     threads = torch.get_num_threads()
     model = seeded(Wide, 0).half()
     clean = bits(model)
