@@ -77,7 +77,7 @@ def test_no_forward_pass_ever_sees_a_half_patched_model(mode):
     for thread in threads:
         thread.start()
     changes = 0
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while (changes < 40 or len(seen) < 4) and time.monotonic() < end:
         p.set_alpha(fog=(0.0, 0.5, 1.0)[changes % 3])
         if changes % 4 == 3:
@@ -92,33 +92,36 @@ def test_no_forward_pass_ever_sees_a_half_patched_model(mode):
     assert not wrong and changes >= 40 and len(seen) == 4
 
 
-def test_a_change_waits_for_those_inside_and_those_who_come_wait_for_the_change(fog):
-    model = tiny_resnet()
-    p = patch(model, fog)
-    order, entered = [], threading.Event()
+def till_closed(model: nn.Module) -> None:
+    """Wait till a change waits for those inside."""
+    while not _gates[model]._closed:
+        time.sleep(0.01)
 
-    def change() -> None:
-        p.set_alpha(fog=0.5)
-        order.append("changed")
+
+def test_a_change_waits_for_those_inside_and_those_who_come_wait_for_the_change(fog):
+    model, plain = tiny_resnet(), tiny_resnet()
+    p = patch(model, fog)
+    patch(plain, fog, alpha=0.5)
+    before, after, seen = bits(model), bits(plain), []
 
     def late() -> None:
         with steady(model):
-            order.append("late")
+            seen.append(bits(model))
 
+    changing, coming = threading.Thread(target=lambda: p.set_alpha(fog=0.5)), threading.Thread(target=late)
     with steady(model):
         with steady(model):  # again, in the same thread
-            changing, coming = threading.Thread(target=change), threading.Thread(target=late)
             changing.start()
-            time.sleep(0.05)
+            till_closed(model)
             coming.start()
             time.sleep(0.05)
-            assert order == []
+            assert not seen and bits(model) == before
         with steady(model):  # who is inside already is not kept waiting by those who wait for him
-            entered.set()
-        assert order == []
+            assert bits(model) == before
+        assert not seen
     changing.join()
     coming.join()
-    assert entered.is_set() and order == ["changed", "late"] and p.alphas == {"fog": 0.5}
+    assert seen == [after] and p.alphas == {"fog": 0.5}
 
 
 def test_other_models_do_not_wait(fog):
@@ -242,21 +245,25 @@ def test_an_interrupt_waits_for_the_end_of_a_change(fog, monkeypatch):
 def test_a_second_interrupt_does_not_wait(fog):
     model = tiny_resnet()
     p = patch(model, fog)
-    leave = threading.Event()
+    entered, leave = threading.Event(), threading.Event()
 
     def inside() -> None:
         with steady(model):
-            leave.wait(20)
+            entered.set()
+            leave.wait(60)
 
     def interrupt() -> None:
+        entered.wait(60)
+        till_closed(model)
         for _ in range(2):
-            time.sleep(0.1)
+            time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
 
     threads = [threading.Thread(target=inside), threading.Thread(target=interrupt)]
     try:
         for thread in threads:
             thread.start()
+        entered.wait(60)
         with pytest.raises(KeyboardInterrupt):
             p.unpatch()
     finally:
