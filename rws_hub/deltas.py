@@ -196,8 +196,3 @@ def refusal(name: str, dtype: torch.dtype, deltas: Sequence[Delta]) -> PatchStat
 def moving(deltas: Iterable[Delta]) -> list[Delta]:
     """Those that change anything, in the order in which they are summed."""
     return sorted((d for d in deltas if d.alpha != 0), key=lambda d: d.order)
-
-
-def rows_at_once(shape: Shape, elements: int) -> int:
-    """How many rows of the first axis make a block of about so many elements."""
-    return max(1, elements // max(1, math.prod(shape[1:])))

@@ -15,7 +15,7 @@ from rws_hub.spelling import Piece, written
 # A model whose sketch is less alike than this shares no ancestor with the source (docs/DECISIONS.md).
 KIN_SIMILARITY = 0.3
 
-# What a ledger takes for each weight, nearly: 0.3 to 0.5 where it was measured (docs/DECISIONS.md).
+# A guess at what a ledger takes for each weight, before there is one; `Patch.kept_bytes` tells what it took.
 LEDGER_BITS = 0.5
 
 Reason = Literal["missing", "unexpected", "mismatched", "unusable", "ambiguous"]
