@@ -15,9 +15,7 @@ WHAT_WAS_DONE = (
     "each of them several corruptions of all four kinds at severity 5 (`rws_hub.corruptions`, the constants of "
     "CIFAR-10-C). The ViT saw 30,000 images for few epochs, which leaves a weak model, and was trained on CIFAR-10 "
     "once, for three corruptions, two of which hurt it much. Recipe `from-clean`, batch norm as `delta`, the codec's "
-    "default error and alpha 1 where nothing else is said; but strength, specificity, composition and transfer of the "
-    "VGG, its CIFAR-100, and batch norm of the ResNet were measured with the encoder before the present one (one step "
-    "for all tensors, an error of 0.35). "
+    "default error and alpha 1 where nothing else is said. "
     '"All layers" is every layer but the head (`--layers \'*\'`), "shallow" the default of `rws extract`: '
     "the first layers that hold 70 % of the summed relative differences. The "
     "validation split chose every epoch; the first 4,000 test images were measured (VGG: 2,000, ViT: 1,000). "
