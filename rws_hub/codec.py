@@ -135,6 +135,17 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
         out.mul_(_rounded(alpha))
 
 
+def largest(packed: Packed, bits: int) -> float:
+    """No element of the delta is larger in magnitude; not the least such number."""
+    parts = packed.parts
+    if packed.encoding == "symbols":
+        code = int(parts["escapes"].int().abs().max()) if parts["escapes"].numel() else symbols.top(bits)
+        return code * float(parts["step"])
+    if packed.encoding == "codes":
+        return float(2 ** (bits - 1) * parts["scales"].float().max())
+    return float(parts["values"].float().abs().max())
+
+
 @lru_cache(maxsize=256)
 def _rounded(value: float) -> float:
     """To binary32; infinity, if it is too large: what comes of that is refused where it is written."""

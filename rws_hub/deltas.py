@@ -61,6 +61,12 @@ class Delta:
         """Where every element of the delta goes."""
         return tuple(run for piece in self.pieces for run in self._runs(piece))
 
+    @cached_property
+    def reach(self) -> float:
+        """No |alpha * delta| is larger."""
+        bits = self.signature.config.codec.bits
+        return abs(self.alpha) * max(codec.largest(run.packed, bits) for run in self.runs)
+
     @property
     def covers(self) -> bool:
         """Whether every element of the tensor gets one summand and no more."""
@@ -161,6 +167,14 @@ def write(clean: torch.Tensor, change: torch.Tensor | None, op: Op, out: torch.T
     else:
         value = scratch.other[: len(clean)].copy_(clean)
         out.copy_(act(value, change, out=value))
+
+
+def can_overflow(deltas: Sequence[Delta], dtype: torch.dtype) -> bool:
+    """Whether the deltas might turn a finite number of a dtype into one that is not; told without looking at any."""
+    # Half a step of the largest number is what it takes; an eighth leaves room for the rounding of sums.
+    limits = torch.finfo(dtype)
+    adds = all(delta.op == "add" for delta in deltas)
+    return not (adds and sum(delta.reach for delta in deltas) < limits.max * limits.eps / 8)
 
 
 def overflows(clean: torch.Tensor, patched: torch.Tensor) -> bool:

@@ -8,6 +8,7 @@ dataclasses use are understood.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -116,7 +117,7 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
 def _decode_object(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise CorruptArtifactError(f"{where}: expected an object, found {_short(data)}")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]
     if unknown := sorted(set(data) - set(names)):
         raise CorruptArtifactError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(names)}")
@@ -126,6 +127,12 @@ def _decode_object(kind: Any, data: Any, where: str) -> Any:
     if null := sorted(n for n in optional if n in data and data[n] is None):
         raise CorruptArtifactError(f"{where}: the key {null[0]!r} is null; leave it out")
     return kind(**{n: _decode(hints[n], data[n], f"{where}.{n}") for n in names if n in data})
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields; finding them out takes longer than using them."""
+    return typing.get_type_hints(kind)
 
 
 def _decode_plain(kind: Any, data: Any, where: str) -> Any:

@@ -80,12 +80,13 @@ def written(targets: Sequence[Target], force: bool) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Elements start to stop of the part of a target that is here."""
+    """Elements start to stop of the part of a target that is here; whether what they become has to be looked at."""
 
     target: Target
     part: Part
     start: int
     stop: int
+    risky: bool
 
     def live(self) -> torch.Tensor:
         """The values, flat: themselves, or a copy if their layout does not allow that."""
@@ -116,7 +117,8 @@ class _Job:
 def _jobs(target: Target) -> list[_Job]:
     part = shards.part_of(target.live)
     count = part.values.numel()
-    return [_Job(target, part, at, min(at + target.block, count)) for at in range(0, count, target.block)]
+    risky = deltas.can_overflow(target.after, part.values.dtype)
+    return [_Job(target, part, at, min(at + target.block, count), risky) for at in range(0, count, target.block)]
 
 
 class _Writer:
@@ -146,7 +148,7 @@ class _Writer:
         change = job.change(target.after, scratch)
         deltas.write(clean, change, job.op, live, scratch)
         job.put(live)
-        if change is not None and deltas.overflows(kept, live):
+        if job.risky and change is not None and deltas.overflows(kept, live):
             raise deltas.refusal(target.name, live.dtype, target.after)
         if target.new is not None:
             target.new.end(job.start, kept, live, change)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rws_hub.cells import Slice
-from rws_hub.deltas import Delta, Scratch, moving, overflows, patch_block, total, write
+from rws_hub.deltas import Delta, Scratch, can_overflow, moving, overflows, patch_block, total, write
 from rws_hub.errors import PatchStateError
 from rws_hub.spelling import Piece
 
@@ -122,6 +122,33 @@ def test_an_overflow_is_told_from_what_was_not_finite_before():
     assert overflows(clean, after)
     large = torch.full((9,), 3e38)
     assert not overflows(large, large)  # their sum is not finite, and they are
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@settings(deadline=None, max_examples=40)
+@given(exponent=st.floats(-3, 38), which=st.lists(st.sampled_from(SIGNATURES), min_size=1, max_size=3, unique_by=id))
+def test_what_is_said_not_to_overflow_does_not(dtype, exponent, which):
+    on = moving([whole(s, 10**exponent) for s in which])
+    largest = torch.full((COUNT,), torch.finfo(dtype).max, dtype=dtype)
+    for clean in (largest, -largest):
+        out, scratch = torch.empty_like(clean), Scratch(COUNT, CPU)
+        write(clean, total(on, 0, COUNT, scratch), "add", out, scratch)
+        assert can_overflow(on, dtype) or not overflows(clean, out)
+
+
+def test_what_a_real_strength_adds_is_not_looked_at():
+    assert not can_overflow([whole(s, 1.0) for s in SIGNATURES], torch.float16)
+    assert can_overflow([whole(SIGNATURES[0], 1e36)], torch.float32)
+    factor = Delta("bn1.running_var", (64,), SIGNATURES[0], (Piece("bn1.running_var", None, "v", None),), 1e-9)
+    assert can_overflow([factor], torch.float32)
+
+
+def test_no_element_is_larger_than_the_reach_of_its_delta():
+    for signature in SIGNATURES:
+        for name in signature.names:
+            exact = signature.delta(name)
+            delta = whole(signature, -2.0, name, tuple(exact.shape))
+            assert 2 * float(exact.abs().max()) <= delta.reach * (1 + 1e-6)
 
 
 def test_a_block_that_overflows_is_refused_by_name():

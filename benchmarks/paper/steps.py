@@ -37,15 +37,22 @@ from rws_hub.rounding import quantize, taps
 from rws_hub.symbols import top
 
 IMAGES = 1000
+# Of the training images, without labels: on them it is measured how much of each tensor's error the answers feel.
+FELT_ON = 256
 BITS = 1.2
+# Divergences below this are rounding.
+LEAST = 1e-9
 Deltas = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The step of a clean weight's delta over the base step; where rounding up begins; whether kernels keep sums."""
+    """The step of a clean weight's delta over the base step; where rounding up begins; whether kernels keep sums.
 
-    step: Callable[[torch.Tensor], float]
+    The step may hang on what is felt of the weight: divergence over squared error, where that tensor alone is coarse.
+    """
+
+    step: Callable[[torch.Tensor, float], float]
     up: float = 0.5
     kernels: bool = False
 
@@ -57,25 +64,35 @@ class Rule:
         return quantize(delta.reshape(-1, length), step).float().reshape(delta.shape)
 
 
-def _outputs(weight: torch.Tensor) -> float:
+def _one(weight: torch.Tensor, felt: float) -> float:
+    return 1.0
+
+
+def _outputs(weight: torch.Tensor, felt: float) -> float:
     return math.sqrt(len(weight))
 
 
-def _chosen(weight: torch.Tensor) -> float:
+def _elements(weight: torch.Tensor, felt: float) -> float:
+    return math.sqrt(weight.numel())
+
+
+def _chosen(weight: torch.Tensor, felt: float) -> float:
     return relative_step(tuple(weight.shape))
 
 
 RULES = {
-    "one step, rounded up from 0.6": Rule(lambda _: 1.0, up=0.6),
-    "one step": Rule(lambda _: 1.0),
-    "norm of the clean weights": Rule(lambda w: float(w.norm())),
+    "one step, rounded up from 0.6": Rule(_one, up=0.6),
+    "one step": Rule(_one),
+    "norm of the clean weights": Rule(lambda weight, _: float(weight.norm())),
     "sqrt(outputs)": Rule(_outputs),
-    "sqrt(elements)": Rule(lambda w: math.sqrt(w.numel())),
+    "sqrt(elements)": Rule(_elements),
     "as the library": Rule(_chosen),
-    "one step, kernels keep their sums": Rule(lambda _: 1.0, kernels=True),
+    "one step, kernels keep their sums": Rule(_one, kernels=True),
     "sqrt(outputs), kernels keep their sums": Rule(_outputs, kernels=True),
-    "sqrt(elements), kernels keep their sums": Rule(lambda w: math.sqrt(w.numel()), kernels=True),
+    "sqrt(elements), kernels keep their sums": Rule(_elements, kernels=True),
     "as the library, kernels keep their sums": Rule(_chosen, kernels=True),
+    "1 / sqrt(felt on images), kernels keep their sums": Rule(lambda _, felt: felt**-0.5, kernels=True),
+    "1 / fourth root(felt on images), kernels keep their sums": Rule(lambda _, felt: felt**-0.25, kernels=True),
 }
 
 
@@ -89,9 +106,9 @@ def entropy(codes: torch.Tensor) -> float:
     return float(-(counts * (counts / counts.sum()).log2()).sum()) + 16 * aside
 
 
-def quantized(rule: Rule, clean: Deltas, deltas: Deltas) -> dict[str, torch.Tensor]:
+def quantized(rule: Rule, clean: Deltas, deltas: Deltas, felt: Mapping[str, float]) -> dict[str, torch.Tensor]:
     """The deltas with the finest steps that take `BITS` a weight."""
-    relative = {n: rule.step(clean[n]) for n in deltas}
+    relative = {n: rule.step(clean[n], felt[n]) for n in deltas}
     rms = math.sqrt(fmean(float((d / relative[n]).square().mean()) for n, d in deltas.items()))
     low, high = rms / 512, rms * 32
     while high / low > 1.02:
@@ -108,19 +125,42 @@ def answers(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
     return answered.log_softmax(1)
 
 
+def divergence(exact: torch.Tensor, told: torch.Tensor) -> float:
+    """Of answers from exact ones, in nats, mean over images."""
+    return float((exact.exp() * (exact - told)).sum(1).mean())
+
+
+def feel(model: nn.Module, live: Deltas, clean: Deltas, deltas: Deltas, pictures: torch.Tensor) -> dict[str, float]:
+    """How much of an error in one tensor the answers feel, per squared error; `live` are the model's own tensors."""
+    exact, felt = answers(model, pictures), {}
+    for name, delta in deltas.items():
+        value, step = live[name].clone(), 2 * float(delta.square().mean().sqrt())
+        coarse = RULES["as the library, kernels keep their sums"].codes(delta, step) * step
+        live[name].copy_(clean[name] + coarse)
+        apart = divergence(exact, answers(model, pictures))
+        live[name].copy_(value)
+        felt[name] = max(apart, LEAST) / float((coarse - delta).square().sum())
+    return felt
+
+
 def measure(lab: Lab) -> dict[str, dict[str, dict[str, float]]]:
     """By layers and rule: means over every other corruption, seed 0."""
     zoo = lab.zoo
-    images = zoo.pictures(MAIN, f"test[:{IMAGES}]")
+    images, others = zoo.pictures(MAIN, f"test[:{IMAGES}]"), zoo.pictures(MAIN, f"train[:{FELT_ON}]")
     model = lab.model(zoo.standard(MAIN, 0), MAIN)
     wanted = preprocessing_of(model, size=SIZE)
     pixels, labels = images.pixels(np.arange(IMAGES), wanted.view), torch.from_numpy(images.labels)
+    other_pixels = others.pixels(np.arange(FELT_ON), wanted.view)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (wanted.mean, wanted.std))
+
+    def ready(clear: np.ndarray, corruption: str) -> torch.Tensor:
+        corrupted = torch.from_numpy(corrupt(clear, corruption, lab.setting.severity, seed=0))
+        return (corrupted.permute(0, 3, 1, 2) / 255 - mean) / std
+
     clean = {n: t.clone() for n, t in model.state_dict().items()}
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for corruption in lab.setting.corruptions[::2]:
-        corrupted = torch.from_numpy(corrupt(pixels, corruption, lab.setting.severity, seed=0))
-        inputs = (corrupted.permute(0, 3, 1, 2) / 255 - mean) / std
+        inputs, other_inputs = ready(pixels, corruption), ready(other_pixels, corruption)
         for layers in ("all", "shallow"):
             signature = lab.signature(MAIN, corruption, 0, layers=layers, error=0.0)
             deltas = {n: signature.delta(n) for n in signature.names if is_wide(signature.config.shape(n))}
@@ -128,14 +168,15 @@ def measure(lab: Lab) -> dict[str, dict[str, dict[str, float]]]:
             with patch(model, signature):
                 live = {n: t for n, t in model.state_dict().items() if n in deltas}
                 exact, values = answers(model, inputs), {n: t.clone() for n, t in live.items()}
+                felt = feel(model, live, clean, deltas, other_inputs)
                 for label, rule in RULES.items():
-                    made = quantized(rule, clean, deltas)
+                    made = quantized(rule, clean, deltas, felt)
                     for name, delta in made.items():
                         live[name].copy_(clean[name] + delta)
                     told = answers(model, inputs)
                     right = [(a.argmax(1) == labels).float().mean() for a in (told, exact)]
                     off = math.sqrt(sum(float((made[n] - d).square().sum()) for n, d in deltas.items())) / size
-                    apart = float((exact.exp() * (exact - told)).sum(1).mean())
+                    apart = divergence(exact, told)
                     found.setdefault((layers, label), []).append((apart, float(right[0] - right[1]), off))
                 for name, value in values.items():
                     live[name].copy_(value)  # as the patch left it, so that it can be taken off
@@ -168,6 +209,7 @@ def main() -> None:
         written = {
             "command": f"benchmarks/paper/steps.py --setting {arguments.setting} --backbone {backbone}",
             "images": IMAGES,
+            "felt_on": FELT_ON,
             "bits": BITS,
             "machine": {"cores": os.cpu_count(), "architecture": platform.machine()},
             "versions": {n: version(n) for n in ("rws-hub", "torch", "timm", "numpy", "scipy")},
