@@ -67,6 +67,7 @@ _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
     (spec.Sketch, "values"): _whole(re.compile("[A-Za-z0-9+/]{342}==")),
 }
 
+_COUNTS = "countsketch-256-v1"
 _PRESENT = {"anyOf": [{"required": ["frame"]}, {"required": ["escapes"]}]}
 
 # Rules between the fields of one class.
@@ -114,6 +115,7 @@ def _spelled_out() -> dict[str, Any]:
             "format_version": {"maximum": compact.SINCE - 1},
             "backbone": {"properties": _named(_TENSOR_NAME, {})},
             "codec": {"properties": {"scheme": {"enum": ["uniform", "float32"]}}},
+            "sketch": _sketch(_COUNTS),
             "tensors": {
                 "type": "object",
                 "additionalProperties": {"$ref": "#/$defs/TensorFacts"},
@@ -132,15 +134,22 @@ def _spelled_out() -> dict[str, Any]:
 
 
 def _short() -> dict[str, Any]:
-    """What format 3 has of its own."""
+    """What formats 3 and 4 have of their own."""
     return {
         "properties": {
-            "format_version": {"const": compact.SINCE},
+            "format_version": {"minimum": compact.SINCE},
             "backbone": {"properties": _named(_PATTERN, {"maxItems": compact.MAX_AXES})},
-            "codec": {"properties": {"scheme": {"const": "entropy"}}},
+            "codec": {"properties": {"scheme": {"enum": ["entropy", "float32"]}}},
             "tensors": {"type": "array", "items": {"$ref": "#/$defs/TensorGroup"}, "minItems": 1},
-        }
+        },
+        "if": {"properties": {"format_version": {"const": compact.SINCE}}},
+        "then": {"properties": {"codec": {"properties": {"scheme": {"const": "entropy"}}}, "sketch": _sketch(_COUNTS)}},
+        "else": {"properties": {"sketch": _sketch("signs-2048-v1")}},
     }
+
+
+def _sketch(method: str) -> dict[str, Any]:
+    return {"properties": {"method": {"const": method}}}
 
 
 def _named(names: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from rws_hub.gates import steady as steady
     from rws_hub.handle import Patch as Patch
     from rws_hub.infer import infer_table as infer_table
+    from rws_hub.judging import plan_patch as plan_patch
     from rws_hub.patching import active_patches as active_patches
     from rws_hub.patching import patch as patch
     from rws_hub.plan import PatchPlan as PatchPlan
-    from rws_hub.planner import plan_patch as plan_patch
     from rws_hub.results import Accuracy as Accuracy
     from rws_hub.results import Evaluation as Evaluation
     from rws_hub.results import Results as Results
@@ -77,7 +77,7 @@ _HOME = {
     "infer_table": "infer",
     "load_patched": "backbones",
     "patch": "patching",
-    "plan_patch": "planner",
+    "plan_patch": "judging",
     "reestimate_batchnorm": "batchnorm",
     "steady": "gates",
 }

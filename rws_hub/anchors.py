@@ -28,15 +28,17 @@ from rws_hub.writing import Target, block_of, written
 
 # Where one signature touches: the owning module, the attribute, and what is added there.
 Place = tuple[nn.Module, str, Delta]
+# Only where.
+Home = tuple[nn.Module, str]
 # Chooses the way back for a tensor that gets its first delta.
 Chooser = Callable[[torch.Tensor, Delta], Way]
 
 
 @dataclass(frozen=True, slots=True)
-class _Anchor:
+class Anchor:
     """The way back from one live tensor, what it was when it was patched, what was written, and what is on it.
 
-    `held` is the number of its elements in this process.
+    `held` is the number of its elements in this process, `square` the squared norm of its clean values (`clean.sizes`).
     """
 
     way: Way
@@ -44,57 +46,76 @@ class _Anchor:
     dtype: torch.dtype
     shape: torch.Size
     held: int
+    square: float
     block: int
     deltas: Mapping[str, Delta]
 
 
-_anchors: weakref.WeakKeyDictionary[nn.Module, dict[str, _Anchor]] = weakref.WeakKeyDictionary()
+_anchors: weakref.WeakKeyDictionary[nn.Module, dict[str, Anchor]] = weakref.WeakKeyDictionary()
 
 
-def commit(put: Sequence[Place], take: Sequence[Place], way: Chooser | None = None, force: bool = False) -> None:
+def commit(
+    put: Sequence[Place],
+    take: Sequence[Place],
+    way: Chooser | None = None,
+    sizes: Mapping[Home, float] | None = None,
+    force: bool = False,
+) -> None:
     """Change the set of deltas on every tensor named: all of them, or none. Within `gates.one_change`.
 
     Args:
         put: what to add, or to give another strength.
         take: what to take off.
         way: chooses the way back for tensors that have none yet.
+        sizes: squared norms of the values of these (`clean.sizes`).
         force: overwrite values that somebody else has changed.
 
     Raises:
         PatchStateError: as `writing.written`; a tensor that cannot be changed now. Nothing was changed.
     """
-    sets: dict[tuple[nn.Module, str], dict[str, Delta]] = {}
-    for module, attribute, delta in take:
-        sets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
-    for module, attribute, delta in put:
-        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
+    sets = after(put, take)
     some = {(module, attribute): delta for module, attribute, delta in (*put, *take)}
-    _refuse_shared({some[place].name: _tensor(*place) for place in sets if not deltas_on(*place)})
+    _refuse_shared({some[place].name: tensor_of(*place) for place in sets if not deltas_on(*place)})
     anchors, targets = [], []
     for place, deltas in sets.items():
-        before = _anchors.get(place[0], {}).get(place[1])
-        live = _tensor(*place)
-        after = _next(before, live, some[place], deltas, way)
-        anchors.append((*place, before, after))
-        targets.append(_target(some[place].name, live, before, after))
+        before = anchor_of(*place)
+        live = tensor_of(*place)
+        following = _next(before, live, some[place], deltas, way, (sizes or {}).get(place, 0.0))
+        anchors.append((*place, before, following))
+        targets.append(target_of(some[place].name, live, before, following))
     owners = {module for module, _ in sets}
     with gates.change(owners), _written_everywhere(targets, force), _set(anchors):
         _drop_caches(owners)
 
 
+def after(put: Sequence[Place], take: Sequence[Place]) -> dict[Home, dict[str, Delta]]:
+    """What would be on every tensor named after a change, by the digests of the signatures."""
+    sets: dict[Home, dict[str, Delta]] = {}
+    for module, attribute, delta in take:
+        sets.setdefault((module, attribute), deltas_on(module, attribute)).pop(delta.order, None)
+    for module, attribute, delta in put:
+        sets.setdefault((module, attribute), deltas_on(module, attribute))[delta.order] = delta
+    return sets
+
+
 def kept_bytes(places: Iterable[Place]) -> int:
     """Bytes that the ways back of some tensors take in memory."""
-    found = {(m, a): anchor for m, a, _ in places if (anchor := _anchors.get(m, {}).get(a))}
+    found = {(m, a): anchor for m, a, _ in places if (anchor := anchor_of(m, a))}
     return sum(anchor.way.nbytes for anchor in found.values())
 
 
 def _next(
-    before: _Anchor | None, live: torch.Tensor, delta: Delta, deltas: Mapping[str, Delta], way: Chooser | None
-) -> _Anchor | None:
+    before: Anchor | None,
+    live: torch.Tensor,
+    delta: Delta,
+    deltas: Mapping[str, Delta],
+    way: Chooser | None,
+    square: float,
+) -> Anchor | None:
     if before is None:
         assert way is not None
         with torch.no_grad():
-            return _Anchor(way(live, delta), {}, live.dtype, live.shape, _held(live), block_of(live), deltas)
+            return Anchor(way(live, delta), {}, live.dtype, live.shape, _held(live), square, block_of(live), deltas)
     if before.dtype != live.dtype or before.shape != live.shape:
         raise PatchStateError(
             f"{delta.name}: the model is {live.dtype} {list(live.shape)} now and was {before.dtype} "
@@ -113,7 +134,8 @@ def _held(live: torch.Tensor) -> int:
     return live.numel() if live.is_meta else shards.part_of(live).values.numel()
 
 
-def _target(name: str, live: torch.Tensor, before: _Anchor | None, after: _Anchor | None) -> Target:
+def target_of(name: str, live: torch.Tensor, before: Anchor | None, after: Anchor | None) -> Target:
+    """One tensor, and what is to become of it."""
     (block,) = {anchor.block for anchor in (before, after) if anchor}
     return Target(
         name,
@@ -145,7 +167,7 @@ def _written_everywhere(targets: Sequence[Target], force: bool) -> Iterator[None
 
 
 @contextmanager
-def _set(anchors: Sequence[tuple[nn.Module, str, _Anchor | None, _Anchor | None]]) -> Iterator[None]:
+def _set(anchors: Sequence[tuple[nn.Module, str, Anchor | None, Anchor | None]]) -> Iterator[None]:
     try:
         for module, attribute, _, after in anchors:
             _set_anchor(module, attribute, after)
@@ -156,7 +178,7 @@ def _set(anchors: Sequence[tuple[nn.Module, str, _Anchor | None, _Anchor | None]
         raise
 
 
-def _set_anchor(module: nn.Module, attribute: str, anchor: _Anchor | None) -> None:
+def _set_anchor(module: nn.Module, attribute: str, anchor: Anchor | None) -> None:
     anchors = _anchors.setdefault(module, {})
     anchors.pop(attribute, None)
     if anchor is not None:
@@ -171,7 +193,7 @@ def _refuse_shared(fresh: Mapping[str, torch.Tensor]) -> None:
         (found, next(iter(anchor.deltas.values())).name)
         for module, anchors in _anchors.items()
         for attribute, anchor in anchors.items()
-        if (found := storage.extent(_tensor(module, attribute))) is not None
+        if (found := storage.extent(tensor_of(module, attribute))) is not None
     ]
     for name, tensor in fresh.items():
         own = storage.extent(tensor)
@@ -198,13 +220,36 @@ def _drop_caches(owners: Iterable[nn.Module]) -> None:
                     module.training = training
 
 
+def anchor_of(module: nn.Module, attribute: str) -> Anchor | None:
+    """The anchor of one tensor, if anything is on it."""
+    return _anchors.get(module, {}).get(attribute)
+
+
 def deltas_on(module: nn.Module, attribute: str) -> dict[str, Delta]:
     """What is on one tensor now, by the digest of its signature; a copy."""
-    anchor = _anchors.get(module, {}).get(attribute)
+    anchor = anchor_of(module, attribute)
     return dict(anchor.deltas) if anchor else {}
 
 
-def _tensor(module: nn.Module, attribute: str) -> torch.Tensor:
+def refuse_twice(on: Sequence[Place], off: Sequence[Place]) -> None:
+    """Refuse what is on the model already.
+
+    Raises:
+        PatchStateError: naming the signature.
+    """
+    seen: set[tuple[nn.Module, str, str]] = set()
+    gone = {(module, attribute, delta.order) for module, attribute, delta in off}
+    for module, attribute, delta in on:
+        there = delta.order in deltas_on(module, attribute) and (module, attribute, delta.order) not in gone
+        if (module, attribute, delta.order) in seen or there:
+            raise PatchStateError(
+                f"the model carries this very signature ({delta.signature.config.corruption.name}) already; "
+                "use set_alpha to change its strength. active_patches(model) lists the handles."
+            )
+        seen.add((module, attribute, delta.order))
+
+
+def tensor_of(module: nn.Module, attribute: str) -> torch.Tensor:
     """The tensor that is there now: load_state_dict(assign=True) may have replaced the object."""
     found: torch.Tensor | None = module._parameters.get(attribute)
     if found is None:
@@ -225,7 +270,7 @@ def places(
     for b in plan.bindings:
         if b.model in homes:
             owner, attribute = homes[b.model], b.model.rpartition(".")[2]
-            shape = tuple(_tensor(owner, attribute).shape)
+            shape = tuple(tensor_of(owner, attribute).shape)
             found.append((owner, attribute, Delta(b.model, shape, signature, b.pieces, alpha)))
     return found
 

@@ -14,14 +14,15 @@ from tqdm import tqdm
 from rws_hub.artifact import scratch_folder, why_not_new
 from rws_hub.deltas import Delta, Scratch, moving, patch_block
 from rws_hub.errors import CheckpointError, PatchStateError
+from rws_hub.judging import Terms, plan_patch
 from rws_hub.plan import PatchPlan
-from rws_hub.planner import plan_patch
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import INDEX_SUFFIX, checkpoint_files
 from rws_hub.tensor_files import Entry, read_elements, read_entries
 
 # Elements of a touched tensor, and bytes of what is copied, at a time.
 _BLOCK, _COPY = 2**16, 2**20
+_DEFAULT = Terms()
 
 
 def apply_to_checkpoint(
@@ -30,6 +31,7 @@ def apply_to_checkpoint(
     alphas: Sequence[float],
     out: Path,
     table: str | Path | None = None,
+    terms: Terms = _DEFAULT,
     progress: bool = False,
 ) -> PatchPlan:
     """Write a patched copy of a (sharded) safetensors checkpoint.
@@ -43,6 +45,7 @@ def apply_to_checkpoint(
         alphas: one finite strength for each.
         out: a .safetensors file to write if the source is one file, otherwise a folder; must not exist yet.
         table: a name table of your own (docs/NAMES.md), used instead of those of the package.
+        terms: which models and changes are refused.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -50,7 +53,7 @@ def apply_to_checkpoint(
 
     Raises:
         CheckpointError: the source is not safetensors or cannot be read, or `out` exists or cannot be written.
-        IncompatibleModelError: a signature does not fit; nothing was written.
+        IncompatibleModelError: a signature does not fit, is of a stranger, or changes too much; nothing was written.
         PatchStateError: one signature twice, or a strength that overflows the weights; nothing was written.
         ValueError: a strength that is not a finite number.
     """
@@ -64,7 +67,10 @@ def apply_to_checkpoint(
         raise ValueError(f"alpha must be a finite number, found {bad[0]}")
     if len({s.config.digest for s in signatures}) < len(signatures):
         raise PatchStateError("the same signature is given twice; give it once, with the sum of both strengths")
-    plan = plan_patch(source, *signatures, table=table).require()
+    verify, limit = terms.verify, terms.max_relative_norm
+    plan = plan_patch(
+        source, *signatures, alpha=tuple(alphas), verify=verify, max_relative_norm=limit, table=table
+    ).require()
     entries = {file: read_entries(file) for file in files}
     layout = {name: entry.shape for found in entries.values() for name, entry in found.items()}
     deltas: dict[str, list[Delta]] = {}

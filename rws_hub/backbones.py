@@ -16,6 +16,7 @@ from rws_hub.checkpoints import Access, Located, locate, locate_config
 from rws_hub.errors import ArtifactError, CheckpointError
 from rws_hub.libraries import Saved, build, build_timm, load
 from rws_hub.patching import patch
+from rws_hub.plan import MAX_RELATIVE_NORM, Verify
 from rws_hub.references import parse, timm_name
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import checkpoint_files
@@ -164,6 +165,8 @@ def load_patched(
     *,
     alpha: float | None = None,
     base: str | None = None,
+    verify: Verify = "kin",
+    max_relative_norm: float = MAX_RELATIVE_NORM,
     table: str | Path | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -177,6 +180,8 @@ def load_patched(
         signature: a Hub id, a local folder, or a loaded signature.
         alpha: patch strength; None is the recommended one.
         base: a model reference (see `checkpoint`) in place of the recorded base.
+        verify: which models are refused, as in `patch`.
+        max_relative_norm: which changes are refused, as in `patch`.
         table: a name table of your own (docs/NAMES.md), used instead of those of the package.
         token: Hub token; None takes the stored login.
         cache_dir: of the Hub client; None is its default.
@@ -190,7 +195,7 @@ def load_patched(
     Raises:
         ArtifactError: the signature cannot be read.
         CheckpointError: no base is recorded, or it cannot be loaded.
-        IncompatibleModelError: the signature does not fit the base.
+        IncompatibleModelError: the signature does not fit the base, or is refused on these terms.
         NameTableError: a table that cannot be read, or that does not explain the signature's names.
         huggingface_hub.errors: whatever the Hub client raises, untouched.
 
@@ -222,7 +227,7 @@ def load_patched(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    patch(model, signature, alpha=alpha, table=table)
+    patch(model, signature, alpha=alpha, verify=verify, max_relative_norm=max_relative_norm, table=table)
     return model
 
 

@@ -33,7 +33,8 @@ _BLOCK = 2**16
 class Packed:
     """One delta as stored. `parts` are its tensors: "symbols", "escapes", "step"; "codes", "scales"; or "values".
 
-    "places" are the elements that "escapes" belong to; they are not stored, but follow from the symbols.
+    "places" are the elements that "escapes" belong to, and "squares" is the sum of the squares of all other codes;
+    they are not stored, but follow from the symbols.
     """
 
     shape: tuple[int, ...]
@@ -66,10 +67,12 @@ def encode_wide(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], grid: Gr
             error += norm((found.float() * step).sub_(part)) ** 2
             square += norm(part) ** 2
     stream, escapes = symbols.pack(codes, grid.width)
+    places, squares = symbols.scan("", stream, grid.width, count)
     parts = {
         "symbols": stream,
         "escapes": escapes,
-        "places": symbols.places_aside("", stream, grid.width, count),
+        "places": places,
+        "squares": squares,
         "step": torch.tensor([step], dtype=torch.float32, device="cpu"),
     }
     packed = Packed(shape, "symbols", None, parts)
@@ -161,6 +164,14 @@ def _scales(packed: Packed, start: int, stop: int, alpha: float) -> torch.Tensor
     length = math.prod(packed.shape[1:])
     row = start // length
     return scaled[row : -(-stop // length)].repeat_interleave(length)[start - row * length :][: stop - start]
+
+
+def norm_of(packed: Packed, bits: int) -> float:
+    """||delta||, to about six digits; what is not kept as symbols is read for it."""
+    if packed.encoding == "symbols":
+        squares = float(packed.parts["squares"]) + norm(packed.parts["escapes"]) ** 2
+        return float(packed.parts["step"]) * math.sqrt(squares)
+    return norm(packed.parts["values"] if packed.encoding != "codes" else unpack(packed, bits))
 
 
 def relative_error(exact: torch.Tensor, decoded: torch.Tensor) -> float:

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rws_hub import compare_command, data_commands, eval_command, train_command
+from rws_hub import check_command, compare_command, data_commands, eval_command, train_command
+from rws_hub.check_command import not_fitting, plan_json
 from rws_hub.errors import CheckpointError, IncompatibleModelError
 
 if TYPE_CHECKING:
     from rws_hub.layers import LayerRule
-    from rws_hub.plan import PatchPlan
     from rws_hub.signature import RobustWeightSignature
 
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     handlers = {
         "apply": _apply,
         "card": _card,
-        "check": _check,
+        "check": check_command.run,
         "compare": compare_command.run,
         "corruptions": data_commands.run,
         "demo": _demo,
@@ -84,27 +84,11 @@ def _extract(arguments: argparse.Namespace) -> None:
     _report_saved(arguments, signature)
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    from rws_hub import show
-    from rws_hub.checkpoints import Access, locate
-    from rws_hub.planner import plan_patch
-    from rws_hub.references import parse
-
-    signature = _load(arguments)
-    found = locate(parse(arguments.model), Access())
-    plan = dataclasses.replace(plan_patch(found.path, signature, table=arguments.table), target=found.label)
-    if arguments.json:
-        _print_json({"revision": found.commit, **_plan_json(plan)})
-    else:
-        print(show.printable(plan.explain()))
-    if not plan.ok:
-        raise _does_not_fit(plan)
-
-
 def _apply(arguments: argparse.Namespace) -> None:
     from rws_hub.apply import apply_to_checkpoint
     from rws_hub.artifact import why_not_new
     from rws_hub.checkpoints import Access, locate, tidy
+    from rws_hub.judging import Terms
     from rws_hub.references import parse
 
     out: Path = arguments.out
@@ -119,7 +103,13 @@ def _apply(arguments: argparse.Namespace) -> None:
     try:
         with tidy(found) as source:
             plan = apply_to_checkpoint(
-                source, [signature], [alpha], out, table=arguments.table, progress=not arguments.json
+                source,
+                [signature],
+                [alpha],
+                out,
+                table=arguments.table,
+                terms=Terms(arguments.verify, arguments.max_relative_norm),
+                progress=not arguments.json,
             )
     except IncompatibleModelError as error:
         dataclasses.replace(error.plan, target=found.label).require()  # in the words of the user, not of the cache
@@ -128,7 +118,7 @@ def _apply(arguments: argparse.Namespace) -> None:
     changed = plan.signatures[0].touched if alpha else 0
     if arguments.json:
         facts = {"out": str(out), "revision": found.commit, "alpha": alpha, "changed": changed}
-        _print_json({**facts, **_plan_json(plan)})
+        _print_json({**facts, **plan_json(plan)})
     else:
         name = signature.config.corruption.name
         where = "" if found.commit is None else f" in {found.label}"
@@ -144,25 +134,26 @@ def _map(arguments: argparse.Namespace) -> None:
         return _infer(arguments)
     from rws_hub import show
     from rws_hub.backbones import build_model
-    from rws_hub.planner import plan_module, plan_patch
+    from rws_hub.planner import plan_module, plan_weights
     from rws_hub.references import parse, timm_name
+    from rws_hub.sources import open_weights
 
     arguments.signature, model = arguments.names
     signature = _load(arguments)
     local = None if timm_name(model) else parse(model).path
     # Names and shapes are all it takes: of a model on the Hub only the config is fetched.
     plan = (
-        plan_patch(local, signature, table=arguments.table)
+        plan_weights(open_weights(local, model), [signature], arguments.table)
         if local is not None
         else plan_module(build_model(model), [signature], arguments.table)
     )
     plan = dataclasses.replace(plan, target=model)
     if arguments.json:
-        _print_json(_plan_json(plan))
+        _print_json(plan_json(plan))
     else:
         print(show.printable(plan.explain()))
     if not plan.ok:
-        raise _does_not_fit(plan)
+        raise not_fitting(plan)
 
 
 def _infer(arguments: argparse.Namespace) -> None:
@@ -253,36 +244,6 @@ def _report_saved(arguments: argparse.Namespace, signature: RobustWeightSignatur
     else:
         show.print_info(signature.config)
         print(f"saved to {arguments.out}")
-
-
-def _plan_json(plan: PatchPlan) -> dict[str, Any]:
-    return {
-        "target": plan.target,
-        "ok": plan.ok,
-        "signatures": [
-            {
-                "name": s.name,
-                "ok": s.ok,
-                "family": s.family,
-                "dialect": s.dialect,
-                "prefix": s.prefix,
-                "touched": s.touched,
-                "similarity": s.similarity,
-                "diagnosis": s.diagnosis,
-                "pieces": [dataclasses.asdict(p) for b in s.bindings for p in b.pieces],
-                "rejected": [dataclasses.asdict(r) for r in s.rejected],
-            }
-            for s in plan.signatures
-        ],
-    }
-
-
-def _does_not_fit(plan: PatchPlan) -> IncompatibleModelError:
-    if ambiguous := next((s for s in plan.signatures if s.is_ambiguous), None):
-        return IncompatibleModelError(f"the signature does not fit {plan.target}: {ambiguous.diagnosis}", plan)
-    wrong = sum(len(s.rejected) for s in plan.signatures)
-    count = "1 tensor is" if wrong == 1 else f"{wrong} tensors are"
-    return IncompatibleModelError(f"the signature does not fit {plan.target}: {count} missing or different", plan)
 
 
 def _tell(arguments: argparse.Namespace, data: dict[str, Any], text: str) -> None:

@@ -24,6 +24,7 @@ from rws_hub.spec import (
     Codec,
     Corruption,
     SignatureConfig,
+    Sketch,
     stream_bytes,
 )
 
@@ -76,7 +77,7 @@ def check_config(config: SignatureConfig) -> None:
             f"{config.sealed[:12]}...): a number, a name or a decision was changed after it was written. "
             "Fetch the artifact again."
         )
-    oldest = oldest_format(config.backbone, config.codec)
+    oldest = oldest_format(config.backbone, config.codec, config.sketch)
     if config.format_version != oldest:
         raise CorruptArtifactError(
             f"{CONFIG_FILE}: format_version is {config.format_version}, but its keys are those of format {oldest}"
@@ -86,8 +87,10 @@ def check_config(config: SignatureConfig) -> None:
     _check_tensors(config)
 
 
-def oldest_format(backbone: Backbone, codec: Codec) -> int:
+def oldest_format(backbone: Backbone, codec: Codec, sketch: Sketch) -> int:
     """The format version that a config states: the oldest one that knows its keys and choices."""
+    if sketch.method == "signs-2048-v1":
+        return 4
     if codec.scheme == "entropy":
         return 3
     return 1 if backbone.table is None else 2
@@ -186,6 +189,8 @@ def _check_tensors(config: SignatureConfig) -> None:
     known = {"uniform": range(2, 9), "float32": (32,), "entropy": WIDTHS}
     if codec.bits not in known[codec.scheme]:
         raise CorruptArtifactError(f"{CONFIG_FILE}: codec {codec.scheme!r} with {codec.bits} bits does not exist")
+    if codec.scheme == "uniform" and config.format_version > 2:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: codec 'uniform' ended with format 2")
     if not config.tensors:
         raise CorruptArtifactError(f"{CONFIG_FILE}: a signature must touch at least one tensor")
     for name, facts in config.tensors.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rws_hub.errors import EvaluationError
-from rws_hub.words import MODEL, count, data, finite, path, word
+from rws_hub.words import MODEL, count, data, finite, path, verify, word
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,6 +74,7 @@ def declare(measure: argparse.ArgumentParser) -> None:
     measure.add_argument(
         "--target", type=word, metavar="NAME", help="the model's name on the card, if it is not the signature's own"
     )
+    verify(measure)
     measure.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16 computes under autocast")
     measure.add_argument("--seed", type=count, default=0, metavar="N", help="of the corruptions (default 0)")
 
@@ -134,6 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
         alphas=tuple(arguments.alpha or (1.0,)),
         controls=tuple(arguments.controls),
         norm_images=arguments.bn_images,
+        verify=arguments.verify,
     )
     preprocessing = preprocessing_of(opened.model, opened.processor, arguments.size)
     target = _target(arguments.target, opened, study.signatures)
@@ -236,6 +238,7 @@ def _command(arguments: argparse.Namespace) -> str:
         "reference": "" if arguments.reference is None else arguments.reference.name,
         "robust": "" if arguments.robust is None else named(arguments.robust),
         "seed": arguments.seed,
+        "verify": "" if arguments.verify == "kin" else arguments.verify,
     }
     words = ["rws eval", named(arguments.model), named(arguments.data)]
     words += [f"--{name} {value}" for name, value in plain.items() if value != ""]

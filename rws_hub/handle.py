@@ -5,37 +5,25 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-import torch
 from torch import nn
 
-from rws_hub import shards
-from rws_hub.anchors import Chooser, Place, commit, deltas_on, find_owner, kept_bytes, path_of, places
+from rws_hub.anchors import Place, commit, find_owner, kept_bytes, path_of, places, refuse_twice
 from rws_hub.config import strength
-from rws_hub.deltas import Delta
 from rws_hub.errors import PatchStateError
 from rws_hub.gates import one_change
+from rws_hub.judging import Terms, judge_change, judge_strengths
 from rws_hub.plan import PatchPlan, SignaturePlan
 from rws_hub.planner import plan_module, require_signatures
-from rws_hub.removal import Mode, Way, choose_mode, way_back
+from rws_hub.removal import Removal
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.stored import open_stored
 
 # The active handles, by the modules that own what they touch.
 _handles: weakref.WeakKeyDictionary[nn.Module, list[Patch]] = weakref.WeakKeyDictionary()
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """How clean values are to be restored, as the user said it."""
-
-    mode: Mode | None
-    checkpoint: str | Path | None
 
 
 # A signature and its strength.
@@ -55,11 +43,12 @@ class Patch:
     over every active handle: any order of operations ends in the same bits.
     """
 
-    def __init__(self, model: nn.Module, removal: Removal) -> None:
+    def __init__(self, model: nn.Module, removal: Removal, terms: Terms) -> None:
         # Weak, so that the list of handles kept for a model does not keep the model itself alive.
         self._ref = weakref.ref(model)
         self._label = type(model).__name__
         self._removal = removal
+        self._terms = terms
         self._number = next(_numbers)
         self._entries: dict[str, _Entry] = {}
         self._plans: dict[str, SignaturePlan] = {}
@@ -97,13 +86,16 @@ class Patch:
         """Rescale signatures by name, all at once: `p.set_alpha(fog=0.3, noise=0)`.
 
         Raises:
+            IncompatibleModelError: a weight would change by more than the patch's `max_relative_norm`.
             PatchStateError: a name that is not on the model, or a patched weight was changed meanwhile.
             ValueError: a strength that is not a finite number.
         """
         with one_change(self._ref()):
             self._require(alphas)
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
-            commit([d for n, a in wanted.items() for d in self._deltas(n, a)], [])
+            on = [d for n, a in wanted.items() for d in self._deltas(n, a)]
+            judge_strengths(self.plan, on, self._terms).require()
+            commit(on, [])
             for name, alpha in wanted.items():
                 self._entries[name] = (self._entries[name][0], alpha)
 
@@ -212,12 +204,18 @@ class Patch:
                 self._forget(remove)
                 return
             model = self._model
-            plan = plan_module(model, [s for s, _ in put.values()], table).require()
-            plans = dict(zip(put, plan.signatures, strict=True))
-            homes = {n: {b.model: model.get_submodule(path_of(b.model)) for b in p.bindings} for n, p in plans.items()}
-            on = [d for n, (s, a) in put.items() for d in places(s, a, plans[n], homes[n])]
-            self._refuse_twice(on, off)
-            commit(on, off, self._chooser(put, plans, table))
+            signatures = [s for s, _ in put.values()]
+            plan = plan_module(model, signatures, table).require()
+            fitting = dict(zip(put, plan.signatures, strict=True))
+            homes = {
+                n: {b.model: model.get_submodule(path_of(b.model)) for b in p.bindings} for n, p in fitting.items()
+            }
+            on = [d for n, (s, a) in put.items() for d in places(s, a, fitting[n], homes[n])]
+            refuse_twice(on, off)
+            judged, sizes = judge_change(plan, signatures, on, off, self._terms)
+            plans = dict(zip(put, judged.require().signatures, strict=True))
+            touched = sum(p.touched_bytes or 0 for p in plans.values())
+            commit(on, off, self._removal.chooser(signatures, touched, table), sizes)
             self._forget(remove)
             self._owners |= {n: {m: weakref.ref(o) for m, o in home.items()} for n, home in homes.items()}
             self._entries |= put
@@ -226,21 +224,6 @@ class Patch:
                 live = _handles.setdefault(owner, [])
                 if self not in live:
                     live.append(self)
-
-    def _chooser(
-        self, put: Mapping[str, _Entry], plans: Mapping[str, SignaturePlan], table: str | Path | None
-    ) -> Chooser:
-        """The way back for each tensor that has none yet."""
-        checkpoint = self._removal.checkpoint
-        touched = sum(plan.touched_bytes or 0 for plan in plans.values())
-        mode = choose_mode(self._removal.mode, checkpoint is not None, touched)
-        found = {} if checkpoint is None else {s: open_stored(checkpoint, s, table) for s, _ in put.values()}
-
-        def choose(live: torch.Tensor, delta: Delta) -> Way:
-            part = shards.part_of(live)
-            return way_back(mode, part.values, part.offset, delta, found.get(delta.signature))
-
-        return choose
 
     def _deltas(self, name: str, alpha: float | None = None, *, force: bool = False) -> list[Place]:
         """What one signature adds and to which modules, at its own strength or at `alpha`.
@@ -263,18 +246,6 @@ class Patch:
             raise PatchStateError(f"the {self._label} that was patched does not exist any more")
         signature, strength = self._entries[name]
         return places(signature, strength if alpha is None else alpha, self._plans[name], homes)
-
-    def _refuse_twice(self, on: Sequence[Place], off: Sequence[Place]) -> None:
-        seen: set[tuple[nn.Module, str, str]] = set()
-        gone = {(module, attribute, delta.order) for module, attribute, delta in off}
-        for module, attribute, delta in on:
-            there = delta.order in deltas_on(module, attribute) and (module, attribute, delta.order) not in gone
-            if (module, attribute, delta.order) in seen or there:
-                raise PatchStateError(
-                    f"the model carries this very signature ({delta.signature.config.corruption.name}) already; "
-                    "use set_alpha to change its strength. active_patches(model) lists the handles."
-                )
-            seen.add((module, attribute, delta.order))
 
     def _require(self, names: Sequence[str] | Mapping[str, float]) -> None:
         for name in names:

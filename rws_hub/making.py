@@ -180,7 +180,7 @@ def _assemble(trio: Trio, statement: Statement, measured: Measured, target: Targ
     named = () if isinstance(rule, (str, int)) else tuple(rule)
     config = SignatureConfig(
         format=FORMAT,
-        format_version=oldest_format(statement.backbone, codec),
+        format_version=oldest_format(statement.backbone, codec, found.sketch),
         rws_hub_version=__version__,
         description=statement.description,
         license=statement.license,

@@ -7,15 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rws_hub import data_commands, eval_command, train_command
+from rws_hub import check_command, data_commands, eval_command, train_command
 from rws_hub._version import __version__
 from rws_hub.spec import DEFAULT_ERROR
-from rws_hub.words import finite, path, positive, word
+from rws_hub.words import MODEL_FILES, finite, path, positive, terms, word
 
 # argparse alone takes -1e-3 for an option, not for a number.
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
-
-_MODEL = "a .safetensors file, an index, a folder with one of them, or a model on the Hub: namespace/name[@revision]"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,9 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     info = _verb(verbs, "info", "what a signature is; fast, nothing is decoded")
     _signature(info)
 
-    check = _verb(verbs, "check", "would it fit: the plan for a checkpoint, tensor by tensor (exit code 1 if not)")
+    check = _verb(verbs, "check", "would it fit, and what would it do: the plan for a checkpoint (exit code 1 if not)")
     _signature(check)
-    check.add_argument("model", type=word, help=_MODEL)
+    check_command.declare(check)
     _table(check)
 
     data_commands.declare(_verb(verbs, "corruptions", "a sheet of one image under every corruption and severity"))
@@ -48,10 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     apply = _verb(verbs, "apply", "write a patched copy of a checkpoint; the original is not touched")
     _signature(apply)
-    apply.add_argument("model", type=word, help=_MODEL)
+    apply.add_argument("model", type=word, help=MODEL_FILES)
     apply.add_argument("-o", "--out", type=path, required=True, help="where to write; must not exist yet")
     _table(apply)
     apply.add_argument("--alpha", type=finite, help="patch strength; default: the signature's recommended one")
+    terms(apply)
 
     mapping = _verb(
         verbs, "map", "where each tensor would go in a model, by name; or find the names of two models' tensors"

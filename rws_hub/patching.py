@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
-from rws_hub.config import strength
 from rws_hub.errors import PatchStateError
-from rws_hub.handle import Patch, Removal, handles_on
+from rws_hub.handle import Patch, handles_on
+from rws_hub.judging import Terms, strengths
+from rws_hub.plan import MAX_RELATIVE_NORM, Verify
 from rws_hub.planner import require_signatures
-from rws_hub.removal import Mode
+from rws_hub.removal import Mode, Removal
 from rws_hub.signature import RobustWeightSignature
 
 
@@ -19,6 +20,8 @@ def patch(
     model: nn.Module,
     *signatures: RobustWeightSignature,
     alpha: float | Sequence[float] | None = None,
+    verify: Verify = "kin",
+    max_relative_norm: float = MAX_RELATIVE_NORM,
     removal: Mode | None = None,
     checkpoint: str | Path | None = None,
     table: str | Path | None = None,
@@ -31,6 +34,12 @@ def patch(
         signatures: what to add. Inside the patch each goes by the name of its corruption.
         alpha: patch strength, one number for all or one for each, unitless; 0 is the clean model, 1 as
             extracted, negative or above 1 is allowed. None: each signature's recommended strength.
+        verify: which models are refused. "exact": all but the very clean model that a signature was made from, by the
+            digest of the touched tensors. "kin": strangers, by the estimated similarity of the weights; models grown
+            from the same pretrained weights pass, and so does one of which too little can be compared (only vectors
+            are touched). "architecture": none whose names and shapes fit. Kept for `add` and `exchange`.
+        max_relative_norm: the most that any tensor may change, as ||alpha * delta|| / ||theta||, over all signatures
+            on it (docs/SPEC.md, section 9); `math.inf` for no limit. Kept for `add`, `exchange` and `set_alpha`.
         removal: what is kept to restore every bit: "snapshot", a copy of the touched tensors; "ledger", what
             subtracting gets wrong, a few bits for each weight; "reload", next to nothing, for the clean values are
             read from `checkpoint` again. None: "reload" with a checkpoint; else "snapshot" up to 268 MB of touched
@@ -43,7 +52,7 @@ def patch(
         A handle, which is also a context manager that unpatches at its end.
 
     Raises:
-        IncompatibleModelError: something does not fit; nothing was changed.
+        IncompatibleModelError: something does not fit, is a stranger, or changes too much; nothing was changed.
         PatchStateError: the model carries one of these signatures already, or does not hold what the checkpoint
             holds; nothing was changed.
         CheckpointError: the checkpoint cannot be read.
@@ -68,10 +77,9 @@ def patch(
         raise PatchStateError(
             f"the name {twice[0]!r} is taken in this patch; add the second one with p.add(signature, name=...)"
         )
-    handle = Patch(model, Removal(removal, None if checkpoint is None else Path(checkpoint).absolute()))
-    handle._change(
-        dict(zip(names, zip(signatures, _strengths(signatures, alpha), strict=True), strict=True)), (), table
-    )
+    terms = Terms(verify, max_relative_norm)
+    handle = Patch(model, Removal(removal, None if checkpoint is None else Path(checkpoint).absolute()), terms)
+    handle._change(dict(zip(names, zip(signatures, strengths(signatures, alpha), strict=True), strict=True)), (), table)
     return handle
 
 
@@ -87,13 +95,3 @@ def active_patches(model: nn.Module) -> tuple[Patch, ...]:
         ()
     """
     return handles_on(model)
-
-
-def _strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Sequence[float] | None) -> tuple[float, ...]:
-    if alpha is None:
-        return tuple(s.config.recommended_alpha for s in signatures)
-    several = isinstance(alpha, Sequence) and not isinstance(alpha, (str, bytes))
-    values = tuple(alpha) if several else (alpha,) * len(signatures)  # type: ignore[arg-type]
-    if len(values) != len(signatures):
-        raise ValueError(f"{len(signatures)} signatures but {len(values)} values of alpha")
-    return tuple(strength(v, s.config.corruption.name) for s, v in zip(signatures, values, strict=True))

@@ -12,8 +12,16 @@ from rws_hub.errors import IncompatibleModelError
 from rws_hub.report import fold_names, fold_pairs, table
 from rws_hub.spelling import Piece, written
 
-# A model whose sketch is less alike than this shares no ancestor with the source (docs/DECISIONS.md).
-KIN_SIMILARITY = 0.3
+# How much a model has to be that of the signature: its touched tensors bit for bit; grown from the same weights; or
+# named and shaped like it.
+Verify = Literal["exact", "kin", "architecture"]
+
+# A model that is less similar than this shares no ancestor with the source, or nothing is left of it; and a change
+# that is larger than this, in terms of the weights that it is added to, has left them behind (docs/RELIABILITY.md).
+KIN_SIMILARITY = 0.5
+MAX_RELATIVE_NORM = 1.0
+# How many of the tensors that change most a report names.
+_WORST = 3
 
 # A guess at what a ledger takes for each weight, before there is one; `Patch.kept_bytes` tells what it took.
 LEDGER_BITS = 0.5
@@ -47,6 +55,26 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What would become of one tensor, or of a few that hold the same rows of a signature's tensor (q, k and v).
+
+    Attributes:
+        names: as the model spells them.
+        relative_norm: ||alpha * delta|| / ||theta|| on this model, summed over the signatures on it. A vector is
+            measured against all tensors of its layer; of running variances it is that of the standard deviations, in
+            their logarithm, as a root mean square.
+        recorded: the same of the clean models that the signatures were made from, as their configs state it; None
+            for vectors.
+        factor: how many times larger or smaller a running variance becomes at most; None for everything else.
+    """
+
+    names: tuple[str, ...]
+    relative_norm: float
+    recorded: float | None
+    factor: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SignaturePlan:
     """One signature against one model.
 
@@ -58,8 +86,11 @@ class SignaturePlan:
         diagnosis: the reason for all that in one line; empty if it fits.
         resized: untouched tensors of another shape (another input size), which do not matter.
         absent: untouched tensors of the last layer that the model was built without; nor do these.
-        similarity: estimated cosine between the model's weights and the signature's clean source
-            (-1 to 1), or None where the values could not be read.
+        similarity: estimated cosine between the model's clean weights and those of the signature's clean source
+            (-1 to 1); None where it was not looked at, or too few weights could be compared.
+        same_base: whether the touched tensors are those of the clean source, bit for bit; None where it was not
+            looked at.
+        refused: why the model is refused although the signature fits it; empty if it is not.
         touched: number of weights and statistics that change.
         touched_bytes: what the tensors that change take in a live model; None for a file.
     """
@@ -73,14 +104,16 @@ class SignaturePlan:
     diagnosis: str
     resized: tuple[str, ...]
     absent: tuple[str, ...]
-    similarity: float | None
     touched: int
     touched_bytes: int | None
+    similarity: float | None = None
+    same_base: bool | None = None
+    refused: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether every delta of the signature has a home."""
-        return not self.rejected
+        """Whether every delta of the signature has a home, and the model is one that it is meant for."""
+        return not self.rejected and not self.refused
 
     @property
     def is_ambiguous(self) -> bool:
@@ -90,8 +123,8 @@ class SignaturePlan:
     def explain(self) -> str:
         """The report as a table: one line a tensor group, numbered layers folded together."""
         where = f"{self.family} in {self.dialect} names" + (f" under '{self.prefix}'" if self.prefix else "")
-        head = f"{self.name}: {'fits' if self.ok else 'does not fit'}, {where}"
-        if not self.ok:
+        head = f"{self.name}: {'does not fit' if self.rejected else 'fits'}, {where}"
+        if self.rejected:
             rejected: dict[tuple[str, str, bool], list[tuple[str, str]]] = {}
             for r in self.rejected:
                 pair = (r.model, r.name) if r.model else (r.name, "")
@@ -116,44 +149,71 @@ class SignaturePlan:
                 f"to take it off exactly, {self.touched_bytes:,} bytes are kept in memory (removal='snapshot'), or "
                 f"about {ledger:,} ('ledger'), or next to none ('reload', with a checkpoint)"
             )
-        if self.similarity is not None:
-            lines.append(f"kinship: {self.kinship}")
-        return "\n".join([head, "", *lines])
+        lines.append(f"kinship: {self.kinship}")
+        return "\n".join([head, "", *lines, *([f"refused: {self.refused}"] if self.refused else [])])
 
     @property
     def kinship(self) -> str:
         """The similarity in words."""
+        if self.same_base:
+            return "same base: the touched tensors are those of the signature's source, bit for bit"
         if self.similarity is None:
             return "unknown"
-        verdict = (
-            "kin of the signature's source"
-            if self.similarity >= KIN_SIMILARITY
-            else "a stranger to the signature's source: it fits by shape, but expect little of it"
-        )
-        return f"{verdict} (estimated similarity {self.similarity:.2f})"
+        return f"{'kin' if self.similarity >= KIN_SIMILARITY else 'stranger'} (similarity {self.similarity:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
-    """What `patch` would do. Nothing has been touched."""
+    """What `patch` would do. Nothing has been touched.
+
+    Attributes:
+        target: the model.
+        signatures: each for itself.
+        changes: what would become of each tensor, the largest change first; with what is on the model already.
+        relative_norm: ||alpha * delta|| / ||theta|| of all wide touched tensors together; None if there is none.
+        refused: why this is too much for the model; empty if it is not.
+    """
 
     target: str
     signatures: tuple[SignaturePlan, ...]
+    changes: tuple[Change, ...] = ()
+    relative_norm: float | None = None
+    refused: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether every signature fits."""
-        return all(s.ok for s in self.signatures)
+        """Whether every signature fits, and nothing is refused."""
+        return all(s.ok for s in self.signatures) and not self.refused
 
     def explain(self) -> str:
         """The whole report, for people."""
-        return "\n".join([f"plan for {self.target}", *(s.explain() for s in self.signatures)])
+        lines = [f"plan for {self.target}", *(s.explain() for s in self.signatures), *self._told()]
+        return "\n".join([*lines, f"refused: {self.refused}"] if self.refused else lines)
+
+    def _told(self) -> list[str]:
+        """What would change most."""
+        factors = [(c.factor, c.names) for c in self.changes if c.factor is not None]
+        rows = [
+            (
+                ", ".join(fold_names(c.names)),
+                f"{c.relative_norm:.3g}",
+                "-" if c.recorded is None else f"{c.recorded:.3g}",
+            )
+            for c in self.changes[:_WORST]
+        ]
+        if self.relative_norm is not None:
+            rows.append(("all kernels and matrices", f"{self.relative_norm:.3g}", ""))
+        lines = table(("Changes most", "By, of its norm", "Recorded"), rows) if rows else []
+        if factors:
+            factor, names = max(factors)
+            lines.append(f"running variances change by a factor of up to {factor:.3g} ({names[0]})")
+        return lines
 
     def __str__(self) -> str:
         return self.explain()
 
     def require(self) -> PatchPlan:
-        """This plan, if everything fits.
+        """This plan, if everything fits and nothing is refused.
 
         Raises:
             IncompatibleModelError: naming the first tensor, what was expected and what was found.
@@ -167,4 +227,9 @@ class PatchPlan:
                     + ("" if signature.is_ambiguous else all_of_them + "or `rws check`, shows the list."),
                     self,
                 )
+            if signature.refused:
+                why = f"cannot patch {self.target} with {signature.name!r}: {signature.refused}"
+                raise IncompatibleModelError(f"{why} Nothing was changed.", self)
+        if self.refused:
+            raise IncompatibleModelError(f"cannot patch {self.target}: {self.refused} Nothing was changed.", self)
         return self

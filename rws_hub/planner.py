@@ -8,71 +8,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from rws_hub import kinship
 from rws_hub.diagnosis import Known, diagnose
 from rws_hub.errors import NameTableError
 from rws_hub.names import Family, Layout, families, read_table, table_of
 from rws_hub.plan import Binding, PatchPlan, Rejection, SignaturePlan
 from rws_hub.recognise import recognise, why_unexplained
 from rws_hub.resolve import Match, match, match_below, plain_names
-from rws_hub.shards import is_sharded
 from rws_hub.signature import RobustWeightSignature
-from rws_hub.sources import (
-    Weights,
-    WeightsLike,
-    by_canonical,
-    gather,
-    is_floating,
-    live_tensors,
-    open_weights,
-    tensor_rows,
-    what_else,
-)
+from rws_hub.sources import Weights, by_canonical, is_floating, live_tensors, what_else
 from rws_hub.spelling import IDENTITY, Piece, flaw, written
 from rws_hub.writable import first_names, once_per_storage, why_not
-
-
-def plan_patch(model: WeightsLike, *signatures: RobustWeightSignature, table: str | Path | None = None) -> PatchPlan:
-    """Decide where every delta of the signatures would go in a model. Pure: nothing is changed.
-
-    Args:
-        model: an `nn.Module` (on any device, meta too), a state dict, or a path to (sharded) safetensors.
-        signatures: what would be added; each is planned for itself.
-        table: a name table of your own (docs/NAMES.md), used instead of those of the package.
-
-    Returns:
-        A plan; `plan.ok`, `plan.explain()` and `plan.require()` tell.
-
-    Raises:
-        CheckpointError: a path that cannot be read as weights.
-        NameTableError: a table that cannot be read, or that does not explain a signature's names.
-
-    Example:
-        >>> plan_patch(model, fog).ok
-        True
-    """
-    require_signatures(signatures)
-    if isinstance(model, nn.Module):
-        plan = plan_module(model, signatures, table)
-        tensors = live_tensors(model)
-        if any(t.is_meta or is_sharded(t) for t in tensors.values()):
-            return plan  # values that are nowhere, or elsewhere
-        layout = {n: tuple(t.shape) for n, t in tensors.items()}
-        weights = Weights(plan.target, layout, partial(tensor_rows, tensors), {})
-    else:
-        weights = open_weights(model, "the state dict" if isinstance(model, Mapping) else Path(model).name)
-        plan = plan_weights(weights, signatures, table)
-    judged = (
-        dataclasses.replace(p, similarity=_similarity(p.bindings, weights, s)) if p.ok else p
-        for p, s in zip(plan.signatures, signatures, strict=True)
-    )
-    return dataclasses.replace(plan, signatures=tuple(judged))
 
 
 def require_signatures(found: Sequence[object]) -> None:
@@ -88,7 +38,7 @@ def require_signatures(found: Sequence[object]) -> None:
 def plan_module(
     model: nn.Module, signatures: Sequence[RobustWeightSignature], table: str | Path | None = None
 ) -> PatchPlan:
-    """`plan_patch` of a live module without judging kinship: names and shapes only, no value is read."""
+    """Where every delta of the signatures would go in a live module: names and shapes only, no value is read."""
     tensors = live_tensors(model)
     layout = {n: tuple(t.shape) for n, t in tensors.items() if is_floating(t)}
     target = _Target(type(model).__name__, layout, tensors, what_else(tensors))
@@ -189,7 +139,6 @@ def _plan_one(target: _Target, signature: RobustWeightSignature, names: _Names) 
         diagnosis=diagnosis,
         resized=best.resized,
         absent=best.absent,
-        similarity=None,
         touched=sum(signature.elements(n) for n in signature.names),
         touched_bytes=sum(t.numel() * t.element_size() for t in (tensors[b.model] for b in bindings))
         if tensors
@@ -269,19 +218,3 @@ def _rejections(
         Rejection("unexpected", "", "this model has it, the signature's backbone has not", n) for n in best.unexpected
     ]
     return out
-
-
-def _similarity(bindings: Sequence[Binding], weights: Weights, signature: RobustWeightSignature) -> float | None:
-    """Cosine of the model's sketch with the source's, over the tensors that the signature touches."""
-    homes = by_canonical(Piece(p.canonical, p.part, b.model, p.model_part) for b in bindings for p in b.pieces)
-    # A summand cannot be read back out of a sum.
-    shapes = {
-        n: signature.config.shape(n) for n, ps in homes.items() if all(p.part is None or p.part.axis == 0 for p in ps)
-    }
-    if all(sum(d > 1 for d in shape) <= 1 for shape in shapes.values()):
-        return None  # vectors only: a sketch says nothing about them
-
-    def rows(name: str, start: int, stop: int) -> torch.Tensor:
-        return gather(weights, homes[name], shapes[name], start, stop)
-
-    return kinship.similarity(kinship.sketch(shapes, rows), signature.config.sketch)

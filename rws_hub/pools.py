@@ -82,7 +82,7 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
         count = _count(config, name)
         own = stream[at : at + stream_bytes(count, width)]
         at += len(own)
-        places = symbols.places_aside(name, own, width, count)
+        places, squares = symbols.scan(name, own, width, count)
         values = escapes[passed : passed + len(places)]
         passed += len(places)
         sizes = values.int().abs()
@@ -91,7 +91,7 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
         step = parts["steps"][i : i + 1]
         if not (symbols.MIN_STEP <= float(step) <= symbols.MAX_STEP or (float(step) == 0 and not step.signbit())):
             raise CorruptArtifactError(f"{name}: the step is {float(step)}, which no encoder writes")
-        own_parts = {"symbols": own, "escapes": values, "places": places, "step": step}
+        own_parts = {"symbols": own, "escapes": values, "places": places, "squares": squares, "step": step}
         found[name] = Packed(config.shape(name), "symbols", None, own_parts)
     if passed != len(escapes):
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: {len(escapes) - passed} codes stand aside that no symbol asks for")

@@ -12,15 +12,20 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import torch
 
+from rws_hub import shards
 from rws_hub.bits import digest, same_bits
 from rws_hub.deltas import Delta, Run
 from rws_hub.errors import PatchStateError, RWSError
 from rws_hub.ledger import Ledger
-from rws_hub.stored import Stored
+from rws_hub.signature import RobustWeightSignature
+from rws_hub.stored import Stored, open_stored
 
 Mode = Literal["snapshot", "reload", "ledger"]
 
@@ -48,6 +53,32 @@ def choose_mode(mode: Mode | None, has_checkpoint: bool, touched_bytes: int) -> 
     if has_checkpoint:
         return "reload"
     return mode or ("snapshot" if touched_bytes <= SNAPSHOT_BYTES else "ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How clean values are to be restored, as the user said it."""
+
+    mode: Mode | None
+    checkpoint: str | Path | None
+
+    def chooser(
+        self, signatures: Iterable[RobustWeightSignature], touched_bytes: int, table: str | Path | None
+    ) -> Callable[[torch.Tensor, Delta], Way]:
+        """What chooses the way back for each tensor that has none yet.
+
+        Raises:
+            ValueError: as `choose_mode`.
+            CheckpointError, IncompatibleModelError: as `open_stored`.
+        """
+        mode = choose_mode(self.mode, self.checkpoint is not None, touched_bytes)
+        found = {} if self.checkpoint is None else {s: open_stored(self.checkpoint, s, table) for s in signatures}
+
+        def choose(live: torch.Tensor, delta: Delta) -> Way:
+            part = shards.part_of(live)
+            return way_back(mode, part.values, part.offset, delta, found.get(delta.signature))
+
+        return choose
 
 
 def way_back(mode: Mode, live: torch.Tensor, offset: int, delta: Delta, stored: Stored | None) -> Way:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,3 +71,23 @@ def agree(tensors: Collection[torch.Tensor], failed: bool) -> bool:
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=mesh.get_group(axis))
         failed = bool(flag.item())
     return failed
+
+
+def summed(tensors: Sequence[torch.Tensor], values: Sequence[float]) -> list[float]:
+    """Numbers that are about the own parts of tensors, summed over the processes that share these."""
+    found = list(values)
+    meshes = {t.device_mesh for t in tensors if is_sharded(t)}  # type: ignore[attr-defined]
+    for mesh in sorted(meshes, key=repr):
+        own = [i for i, t in enumerate(tensors) if is_sharded(t) and t.device_mesh == mesh]  # type: ignore[attr-defined]
+        # What is there in several copies counts once.
+        told = torch.tensor([values[i] / _copies(tensors[i]) for i in own], device=mesh.device_type)
+        for axis in range(mesh.ndim):
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.SUM, group=mesh.get_group(axis))
+        for i, value in zip(own, told.tolist(), strict=True):
+            found[i] = value
+    return found
+
+
+def _copies(tensor: torch.Tensor) -> int:
+    placed: Any = tensor
+    return math.prod(placed.device_mesh.size(i) for i, p in enumerate(placed.placements) if p.is_replicate())

@@ -22,7 +22,7 @@ CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
 FORMAT = "rws"
 # The newest one; a config states the oldest that can hold it.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_CONFIG_BYTES = 16 * 2**20
 
 # The relative error of coded weights where nothing else is asked for (measured: docs/EVIDENCE.md, 4a).
@@ -166,9 +166,12 @@ class TensorFacts:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """A small seeded count-sketch of the clean weights, to judge kinship of another model (SPEC, section 8)."""
+    """256 bytes made of the clean weights, to judge the kinship of another model (SPEC, section 8).
 
-    method: Literal["countsketch-256-v1"]
+    `method` is "signs-2048-v1" since format 4.
+    """
+
+    method: Literal["signs-2048-v1", "countsketch-256-v1"]
     values: str
 
 

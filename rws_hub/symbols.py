@@ -67,17 +67,26 @@ def _beside(out: torch.Tensor, symbols: torch.Tensor) -> torch.Tensor:
     return symbols if out.is_cpu else symbols.to(out.device)
 
 
-def places_aside(name: str, stream: torch.Tensor, width: int, count: int) -> torch.Tensor:
-    """Which elements of a tensor stand aside, int64, in order.
+def scan(name: str, stream: torch.Tensor, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which elements of a tensor stand aside, int64, in order; and the sum of the squares of all other codes, int64.
 
     Raises:
         CorruptArtifactError: bits behind the last element that no encoder writes.
     """
-    codes, escape = stream.numpy(), 2 * top(width) + 1
-    if width == 8:
-        return torch.from_numpy(np.flatnonzero(codes == escape))
-    if count % 2 and codes[-1] >> 4 != top(width):
-        raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
-    # Of a byte's high half nothing has to be taken apart to be compared.
-    low, high = (codes & 15) == escape, codes >= escape << 4
-    return torch.from_numpy(np.concatenate((np.flatnonzero(low), np.flatnonzero(high) + len(codes))))
+    codes, largest = stream.numpy(), top(width)
+    aside: list[list[np.ndarray]] = [[], []]
+    squares = 0
+    for at in range(0, len(codes), _BLOCK):
+        block = codes[at : at + _BLOCK]
+        for half, run in enumerate((block,) if width == 8 else (block & 15, block >> 4)):
+            first = half * len(codes) + at
+            if first + len(run) > count and (run[max(0, count - first) :] != largest).any():
+                raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
+            aside[half].append(np.flatnonzero(run == 2 * largest + 1) + first)
+            # The square of a code of four bits takes eight; below zero it is right modulo 256.
+            run = run - np.uint8(largest) if width == 4 else run.astype(np.int32) - largest
+            run *= run
+            squares += int(run.sum(dtype=np.uint32))
+    places = np.concatenate([*aside[0], *aside[1]])
+    squares -= (largest + 1) ** 2 * len(places)
+    return torch.from_numpy(places), torch.tensor(squares, dtype=torch.int64, device="cpu")

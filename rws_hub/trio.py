@@ -79,6 +79,14 @@ def hash_tensor(digest: hashlib._Hash, name: str, shape: Shape, rows: Callable[[
         _hash_block(digest, name, shape, start, rows(name, start, stop))
 
 
+def digest_of(layout: Layout, rows: Callable[[str, int, int], torch.Tensor]) -> str:
+    """The digest of a source, of which these are the touched tensors."""
+    digest = hashlib.sha256()
+    for name, shape in sorted(layout.items()):
+        hash_tensor(digest, name, shape, rows)
+    return digest.hexdigest()
+
+
 def _hash_block(digest: hashlib._Hash, name: str, shape: Shape, start: int, block: torch.Tensor) -> None:
     if start == 0:
         digest.update(f"{name}\0{str(block.dtype).removeprefix('torch.')}\0{list(shape)}\0".encode())

@@ -8,6 +8,13 @@ from pathlib import Path
 
 MODEL = "a model: timm/<name>, a local folder, or namespace/name[@revision] on the Hub"
 
+MODEL_FILES = (
+    "a .safetensors file, an index, a folder with one of them, or a model on the Hub: namespace/name[@revision]"
+)
+VERIFY = (
+    "refuse: all but the exact base; strangers to it (kin, default); nothing whose names and shapes fit (architecture)"
+)
+
 
 def word(text: str) -> str:
     """Anything but nothing."""
@@ -44,6 +51,34 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return value
+
+
+def limit(text: str) -> float:
+    """A number above 0, infinity too."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 (inf: no limit)")
+    return value
+
+
+def verify(verb: argparse.ArgumentParser) -> None:
+    """How much the model has to be that of the signature."""
+    verb.add_argument("--verify", default="kin", choices=["exact", "kin", "architecture"], help=VERIFY)
+
+
+def terms(verb: argparse.ArgumentParser) -> None:
+    """That, and how far it may be changed."""
+    verify(verb)
+    verb.add_argument(
+        "--max-relative-norm",
+        type=limit,
+        default=1.0,
+        metavar="X",
+        help="refuse to change a tensor by more, in terms of its own norm (default 1; inf: no limit)",
+    )
 
 
 def data(verb: argparse.ArgumentParser, split: str) -> None:

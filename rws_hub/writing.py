@@ -78,6 +78,17 @@ def written(targets: Sequence[Target], force: bool) -> Iterator[None]:
         raise
 
 
+def clean_values(target: Target) -> torch.Tensor:
+    """The clean values of the part of a tensor that is here, flat; nothing is changed.
+
+    Raises:
+        PatchStateError: they cannot be restored.
+    """
+    writer = _Writer([target], force=False)
+    with torch.no_grad():
+        return torch.cat([writer.clean(job) for job in _jobs(target)])
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """Elements start to stop of the part of a target that is here; whether what they become has to be looked at."""
@@ -179,8 +190,12 @@ class _Writer:
         """Restore every block, and do nothing with it."""
         with torch.no_grad():
             for job in self._jobs:
-                if job.target.old is not None:
-                    self._restored(job, job.live(), job.target.old)
+                self.clean(job)
+
+    def clean(self, job: _Job) -> torch.Tensor:
+        """The clean values of a block."""
+        live = job.live()
+        return live if job.target.old is None else self._restored(job, live, job.target.old)
 
     def roll_back(self) -> None:
         """Undo what was done: every block is computed again as it was before."""

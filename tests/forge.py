@@ -30,9 +30,8 @@ def pool(tensors: Mapping[str, Packed], width: int) -> dict[str, torch.Tensor]:
     return pools.pool(deltas, size)
 
 
-@cache
-def small_signature(bits: float = 4, seed: int = 3) -> RobustWeightSignature:
-    """A signature of a made-up backbone with every kind of tensor; config and payload are about 3 KB and half a KB."""
+def small_models(seed: int = 3) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A made-up backbone with every kind of tensor, and its robust twin."""
     generator = torch.Generator().manual_seed(seed)
     standard = {
         "conv.weight": torch.randn(6, 4, 3, 3, generator=generator),
@@ -42,7 +41,13 @@ def small_signature(bits: float = 4, seed: int = 3) -> RobustWeightSignature:
         "tail.weight": torch.randn(8, 6, generator=generator),
         "head.weight": torch.randn(2, 8, generator=generator),
     }
-    robust = {n: t * torch.exp(torch.randn(t.shape, generator=generator) * 0.05) for n, t in standard.items()}
+    return standard, {n: t * torch.exp(torch.randn(t.shape, generator=generator) * 0.05) for n, t in standard.items()}
+
+
+@cache
+def small_signature(bits: float = 4, seed: int = 3) -> RobustWeightSignature:
+    """Its signature; config and payload are about 3 KB and half a KB."""
+    standard, robust = small_models(seed)
     return RobustWeightSignature.extract(
         standard=standard,
         robust=robust,
@@ -66,8 +71,11 @@ def old_signature(bits: int = 4, seed: int = 3) -> RobustWeightSignature:
         encoding, granularity = tensors[name].encoding, tensors[name].granularity
         facts[name] = dataclasses.replace(exact.config.tensors[name], encoding=encoding, granularity=granularity)
     payload = bytes(write_payload(parts_of(tensors)))
+    layout, standard = {n: exact.config.shape(n) for n in exact.names}, small_models(seed)[0]
     config = dataclasses.replace(
         exact.config,
+        format_version=1,
+        sketch=old.sketch(layout, standard),
         codec=Codec("uniform", bits),
         tensors=facts,
         payload=Payload(len(payload), hashlib.sha256(payload).hexdigest()),
@@ -83,7 +91,7 @@ def config_data(signature: RobustWeightSignature) -> dict[str, Any]:
 def sealed(data: dict[str, Any]) -> str:
     """Text of a config whose digest holds, whatever its values."""
     values = data
-    if data.get("format_version") == 3:
+    if data.get("format_version") in (3, 4):
         with contextlib.suppress(CorruptArtifactError):  # refused before its digest is looked at
             values = compact.expand(data, "")
     values = {k: v for k, v in values.items() if k not in UNSEALED_KEYS}

@@ -1,11 +1,16 @@
-"""The encoder of formats 1 and 2, which are written no more: codes of equal length, one scale per row or tensor."""
+"""What is written no more: codes of equal length, one scale per row or tensor (formats 1, 2); the count-sketch (to 3)."""
 
+import base64
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from rws_hub.codec import Packed, encode_plain, is_wide
+from rws_hub.kinship import count_sketch
+from rws_hub.names import Layout
+from rws_hub.spec import Sketch
 
 MIN_ROW = 32
 
@@ -20,6 +25,12 @@ def pack(delta: torch.Tensor, bits: int) -> Packed:
     return Packed(
         shape, "codes", "row" if by_row else "tensor", {"codes": pack_bits(codes, bits), "scales": scales.bfloat16()}
     )
+
+
+def sketch(layout: Layout, weights: Mapping[str, torch.Tensor]) -> Sketch:
+    """The count-sketch of clean weights."""
+    levels = count_sketch(layout, lambda name, start, stop: weights[name][start:stop])
+    return Sketch("countsketch-256-v1", base64.b64encode(levels.tobytes()).decode())
 
 
 def quantize(rows: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:

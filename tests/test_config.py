@@ -224,7 +224,9 @@ NEW_RULES = [
     ("codec.escapes", 232, "and 232 escapes cannot stand for 231 codes"),
     ("codec.bits", 5, "codec 'entropy' with 5 bits does not exist"),
     ("codec.bits", 32, "codec 'entropy' with 32 bits does not exist"),
-    ("codec.scheme", "uniform", "format_version is 3, but its keys are those of format 1"),
+    ("codec.scheme", "uniform", "codec 'uniform' ended with format 2"),
+    ("format_version", 3, "format_version is 3, but its keys are those of format 4"),
+    ("sketch.method", "countsketch-256-v1", "format_version is 4, but its keys are those of format 3"),
 ]
 
 
@@ -236,7 +238,7 @@ def test_a_sealed_config_must_still_keep_every_rule(path, value, message):
 
 
 @pytest.mark.parametrize(("path", "value", "message"), NEW_RULES)
-def test_a_sealed_config_of_format_3_must_still_keep_every_rule(path, value, message):
+def test_a_sealed_config_of_the_newest_format_must_still_keep_every_rule(path, value, message):
     with pytest.raises(CorruptArtifactError) as caught:
         parse_config(sealed(put(NEW_DATA, path, value)))
     assert message in str(caught.value)
@@ -264,7 +266,7 @@ def test_little_may_become_much_only_where_it_is_little():
         ('{"format": "rws", "format_version": true}', CorruptArtifactError, "must be a positive integer, found True"),
         ('{"format": "rws", "format_version": 0}', CorruptArtifactError, "must be a positive integer, found 0"),
         ('{"format": "rws", "format_version": "1"}', CorruptArtifactError, "must be a positive integer, found '1'"),
-        ('{"format": "rws", "format_version": 4}', FormatVersionError, "is of format 4; this rws-hub reads up to"),
+        ('{"format": "rws", "format_version": 5}', FormatVersionError, "is of format 5; this rws-hub reads up to"),
         ("not json", CorruptArtifactError, "not valid JSON"),
         (" " * (MAX_CONFIG_BYTES + 1), CorruptArtifactError, "at most 16,777,216 are allowed"),
     ],
@@ -288,7 +290,7 @@ def test_a_newer_format_says_which_version_to_install(stated, advice):
     newer = {"format": "rws", "format_version": 99, "rws_hub_version": stated, "unheard of": {}}
     with pytest.raises(FormatVersionError) as caught:
         parse_config(json.dumps(newer))
-    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format 3. {advice}"
+    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format 4. {advice}"
 
 
 @pytest.mark.parametrize("text", ["a/b", "timm/resnet50.a1_in1k", "A-1/b_2"])

@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import old
 import pytest
 from builders import tiny_resnet, tiny_signature, tiny_vit
 
@@ -64,6 +65,9 @@ def test_the_fixtures_of_version_3_hold_every_choice():
         ("v1", "vit", tiny_vit(embed_dim=24)),
         ("v3", "resnet", tiny_resnet(channels=[9, 16, 32, 64])),
         ("v3", "vit", tiny_vit(embed_dim=24)),
+        ("v4", "resnet", tiny_resnet(channels=[9, 16, 32, 64])),
+        ("v4", "vit", tiny_vit(embed_dim=24)),
+        ("v4", "plain", tiny_resnet()),
     ],
 )
 def test_the_fixtures_still_fit_their_models(version, kind, model):
@@ -100,7 +104,7 @@ def spelled_out(pattern):
 
 
 def long_form(config):
-    """What the short spelling of format 3 stands for."""
+    """What the short spelling of formats 3 and 4 stands for."""
     tables = {k: {n: s for p, s in config["backbone"][k].items() for n in spelled_out(p)} for k in ("layout", "head")}
     tensors = {}
     for group in config["tensors"]:
@@ -113,7 +117,7 @@ def long_form(config):
 def read_by_the_book(folder):
     """Config, in its long form, and a way to read the bytes of a tensor of the payload."""
     config = json.loads((folder / CONFIG_FILE).read_text("utf-8"))
-    config = long_form(config) if config["format_version"] == 3 else config
+    config = long_form(config) if config["format_version"] >= 3 else config
     sealed = {k: v for k, v in config.items() if k not in ("description", "digest")}
     canonical = json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert hashlib.sha256(canonical.encode()).hexdigest() == config["digest"]
@@ -139,7 +143,7 @@ def decode_by_the_book(folder):
 
 
 def of_equal_length(config, raw):
-    """Formats 1 and 2."""
+    """Formats 1 and 2, and float32 of all."""
     decoded = {}
     bits = config["codec"]["bits"]
     for name, facts in config["tensors"].items():
@@ -159,7 +163,7 @@ def of_equal_length(config, raw):
 
 
 def entropy_coded(config, raw):
-    """Format 3."""
+    """Since format 3."""
     width, frame = config["codec"]["bits"], raw("frame")
     assert len(frame) == config["codec"]["frame"]
     stream = iter(zstd.decompress(frame))
@@ -201,18 +205,42 @@ def test_source_digests_are_those_of_the_specification():
     assert (signature.config.sources[0].role, signature.config.sources[0].sha256) == ("standard", digest.hexdigest())
 
 
-def test_the_sketch_is_that_of_the_specification():
-    signature = tiny_signature("resnet", layers=LAYERS)
+def wide_weights(names=None):
+    """The wide tensors of a model that a signature touches, flat, by sorted name."""
     weights = tiny_resnet().state_dict()
+    return {n: weights[n].reshape(-1).tolist() for n in sorted(names or weights) if weights[n].ndim > 1}
+
+
+def bits_of(sketch):
+    assert sketch.method == "signs-2048-v1"
+    return [byte >> i & 1 for byte in base64.b64decode(sketch.values) for i in range(8)]
+
+
+@pytest.mark.parametrize("layers", [["conv1.*", "layer1.*", "layer2.*"], LAYERS, ["layer1.0.conv1.*"]])
+def test_the_sketch_is_that_of_the_specification(layers):
+    signature = tiny_signature("resnet", layers=layers)
+    runs = [v[i : i + 32] for v in wide_weights(signature.names).values() for i in range(0, len(v) - 31, 32)]
+    words = np.random.PCG64(0)
+    chosen = []
+    for j in range(64):
+        word, low, high = int(words.random_raw()), j * len(runs) // 64, (j + 1) * len(runs) // 64
+        chosen += runs[low + word * (high - low) // 2**64] if low < high else []
+    assert bits_of(signature.config.sketch) == [int(w > 0) for w in chosen] + [0] * (2048 - len(chosen))
+
+
+def test_the_sketch_of_older_formats_is_that_of_the_specification():
+    names = tiny_signature("resnet", layers=LAYERS).names
+    weights, model = wide_weights(names), tiny_resnet().state_dict()
     totals = [0.0] * 256
-    for name in sorted(n for n in signature.names if weights[n].ndim > 1):
-        values = weights[name].reshape(-1).tolist()[:262_144]
+    for name, found in weights.items():
+        values = found[:262_144]
         words = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
         factor = math.sqrt(len(values)) / math.sqrt(math.fsum(v * v for v in values))
         for value in values:
             word = int(words.random_raw())
             totals[word % 256] += factor * (value if word >> 8 & 1 == 0 else -value)
     largest = max(abs(t) for t in totals)
-    levels = np.frombuffer(base64.b64decode(signature.config.sketch.values), np.int8).astype(int)
+    found = old.sketch({n: tuple(model[n].shape) for n in names}, model)
+    levels = np.frombuffer(base64.b64decode(found.values), np.int8).astype(int)
     assert max(abs(level - round(t * 127 / largest)) for level, t in zip(levels, totals, strict=True)) <= 1
     assert max(abs(levels)) == 127

@@ -13,7 +13,7 @@ from rws_hub.codec import Packed, unpack
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.pools import specs, split, symbol_bytes
 from rws_hub.spec import WIDTHS, Codec, TensorFacts
-from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, places_aside
+from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, scan
 
 CONFIG = small_signature().config
 DTYPES = {torch.uint8: "U8", torch.int16: "I16", torch.float16: "F16", torch.float32: "F32"}
@@ -23,7 +23,8 @@ STEPS = [0.0, MIN_STEP, 0.5, MAX_STEP]
 def coded(codes, width, step=0.5):
     """Some codes of any shape as a delta."""
     stream, escapes = pack(codes, width)
-    parts = {"symbols": stream, "escapes": escapes, "places": places_aside("", stream, width, codes.numel())}
+    places, squares = scan("", stream, width, codes.numel())
+    parts = {"symbols": stream, "escapes": escapes, "places": places, "squares": squares}
     return Packed(tuple(codes.shape), "symbols", None, {**parts, "step": f32(step)})
 
 

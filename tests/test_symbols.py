@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rws_hub import symbols
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.spec import WIDTHS, stream_bytes
-from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, places_aside, read, top
+from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, pack, read, scan, top
 
 widths = pytest.mark.parametrize("width", WIDTHS)
 # Mostly what a real delta has, now and then anything.
@@ -26,7 +26,7 @@ def test_codes_come_back(width, codes, dtype):
     assert (stream.dtype, escapes.dtype) == (torch.uint8, torch.int16)
     assert len(stream) == stream_bytes(len(codes), width) == math.ceil(len(codes) * width / 8)
     assert escapes.tolist() == [c for c in codes if abs(c) > top(width)]
-    places = places_aside("w", stream, width, len(codes))
+    places, squares = scan("w", stream, width, len(codes))
     assert places.tolist() == [i for i, c in enumerate(codes) if abs(c) > top(width)]
     found = torch.empty(len(codes))
     read(stream, width, 0, found, torch.empty(len(codes), dtype=torch.uint8))
@@ -86,8 +86,8 @@ def test_bits_behind_the_last_element_are_those_of_code_0(stray):
     stream = pack(torch.tensor([1, 2, 3]), 4)[0]
     stream[-1] = stray << 4 | int(stream[-1]) & 15
     with pytest.raises(CorruptArtifactError, match="w: the symbols end with stray bits"):
-        places_aside("w", stream, 4, 3)
-    assert places_aside("w", stream, 4, 4).tolist() == [3] * (stray == 15)  # of four elements they are the last one
+        scan("w", stream, 4, 3)
+    assert scan("w", stream, 4, 4)[0].tolist() == [3] * (stray == 15)  # of four elements they are the last one
 
 
 @pytest.mark.parametrize("step", [MIN_STEP, MAX_STEP])

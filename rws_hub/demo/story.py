@@ -139,12 +139,12 @@ def _patch_and_measure(
     rival: Score,
     score: Callable[[nn.Module], Score],
 ) -> TargetStory:
-    judged = plan_patch(model, signature).require().signatures[0]
+    judged = plan_patch(model, signature, verify="architecture").require().signatures[0]
     before, bits = score(model), _copy(model)
-    with patch(model, signature, alpha=1.0):
+    with patch(model, signature, alpha=1.0, verify="architecture"):
         patched = score(model)
     after, restored = score(model), same_bits(bits, model.state_dict())
-    with patch(model, two_branch, alpha=1.0):
+    with patch(model, two_branch, alpha=1.0, verify="architecture"):
         patched_two_branch = score(model)
     return TargetStory(
         who=who,

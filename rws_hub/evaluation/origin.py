@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 from torch import nn
@@ -11,7 +10,7 @@ from rws_hub.errors import RWSError
 from rws_hub.names import table_of
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import canonical_weights, open_weights
-from rws_hub.trio import hash_tensor
+from rws_hub.trio import digest_of
 
 
 def is_source(model: nn.Module, signature: RobustWeightSignature, role: Literal["standard", "robust"]) -> bool:
@@ -32,7 +31,4 @@ def is_source(model: nn.Module, signature: RobustWeightSignature, role: Literal[
     body = weights.recognition.body
     if any(body.get(name) != backbone.layout[name] for name in signature.names):
         return False
-    digest = hashlib.sha256()
-    for name in sorted(signature.names):
-        hash_tensor(digest, name, body[name], weights.rows)
-    return digest.hexdigest() == stated[role]
+    return digest_of({n: body[n] for n in signature.names}, weights.rows) == stated[role]

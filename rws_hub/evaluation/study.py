@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,8 +16,9 @@ from rws_hub.evaluation.cells import Condition
 from rws_hub.evaluation.origin import is_source
 from rws_hub.evaluation.runner import Grid
 from rws_hub.evaluation.variants import Variant, noise_of_same_norm, raw_difference
+from rws_hub.judging import plan_patch
 from rws_hub.pictures import Pictures
-from rws_hub.planner import plan_patch
+from rws_hub.plan import Verify
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.training.state import digest
 
@@ -37,6 +39,7 @@ class Study:
             model in the same tensors.
         norm_images: how many unlabelled images batch norm is re-estimated on, as a rival and on top of each
             signature; 0 leaves that out.
+        verify: which models are refused, as in `patch`. Strengths are not limited: what they do is to be measured.
     """
 
     model: nn.Module
@@ -45,6 +48,7 @@ class Study:
     alphas: tuple[float, ...]
     controls: tuple[Control, ...]
     norm_images: int
+    verify: Verify = "kin"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +78,7 @@ def plan(
 
     Raises:
         DataError: the model has other classes than the data.
-        IncompatibleModelError: a signature does not fit.
+        IncompatibleModelError: a signature does not fit, or is a stranger's.
         EvaluationError: a signature twice, a control that lacks what it needs, or no batch norm to re-estimate.
     """
     if study.norm_images and not has_batchnorm(study.model):
@@ -84,7 +88,7 @@ def plan(
         raise EvaluationError("the same signature is named twice")
     require_classes(study.model, preprocessing.view, data.classes, "the model")
     for signature in study.signatures:
-        plan_patch(study.model, signature).require()
+        plan_patch(study.model, signature, verify=study.verify, max_relative_norm=math.inf).require()
     if study.robust is not None:
         require_classes(study.robust, preprocessing.view, data.classes, "the robust model")
     own = Variant("unpatched", study.model, digest(study.model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from rws_hub.batchnorm import reestimate_batchnorm
 from rws_hub.evaluation.cells import Condition
+from rws_hub.handle import Patch
 from rws_hub.patching import patch
 from rws_hub.signature import RobustWeightSignature
 
@@ -49,10 +51,15 @@ class Variant:
         """The model with all that on it; bit for bit as before at the end."""
         with contextlib.ExitStack() as stack:
             for signature, alpha in self.signatures:  # each in a patch of its own: two may be of one corruption
-                stack.enter_context(patch(self.model, signature, alpha=alpha))
+                stack.enter_context(_patched(self.model, signature, alpha))
             if self.norm_images:
                 stack.enter_context(reestimate_batchnorm(self.model, unlabelled(condition)))
             yield self.model.eval()
+
+
+def _patched(model: nn.Module, signature: RobustWeightSignature, alpha: float) -> Patch:
+    """Whatever it does: it was judged when the study was planned, and what it does is to be measured."""
+    return patch(model, signature, alpha=alpha, verify="architecture", max_relative_norm=math.inf)
 
 
 def noise_of_same_norm(model: nn.Module, signature: RobustWeightSignature, seed: int) -> RobustWeightSignature:
@@ -65,7 +72,7 @@ def noise_of_same_norm(model: nn.Module, signature: RobustWeightSignature, seed:
     """
     clean = {n: t.detach().clone() for n, t in model.state_dict().items()}
     noisy = copy.deepcopy(model)
-    with patch(model, signature, alpha=1.0):
+    with _patched(model, signature, 1.0):
         patched = {n: t.detach().clone() for n, t in model.state_dict().items()}
     rng = torch.Generator().manual_seed(seed)
     spoiled = dict(clean)
