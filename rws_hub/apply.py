@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from rws_hub.artifact import scratch_folder, why_not_new
+from rws_hub.artifact import why_not_new
 from rws_hub.deltas import Delta, Scratch, moving, patch_block
+from rws_hub.disk import place, reason, scratch_folder, write
 from rws_hub.errors import CheckpointError, PatchStateError
 from rws_hub.judging import Terms, plan_patch
 from rws_hub.plan import PatchPlan
@@ -82,11 +83,13 @@ def apply_to_checkpoint(
         for file in tqdm(files, desc="patching", unit="file", disable=not progress, leave=False):
             with (scratch / file.name).open("xb") as target:
                 target.writelines(_patched(file, entries[file], deltas))
+                target.flush()
+                os.fsync(target.fileno())
         if single:
-            (scratch / source.name).rename(out)
+            place(scratch / source.name, out)
         else:
             _copy_companions(source, scratch)
-            scratch.rename(out)
+            place(scratch, out)
     return plan
 
 
@@ -128,7 +131,7 @@ def _copy_companions(source: Path, target: Path) -> None:
     for file in sorted((source if source.is_dir() else source.parent).glob("*.json")):
         other = file.name.endswith(INDEX_SUFFIX) and source.is_file() and file.name != source.name
         if file.is_file() and not other:
-            shutil.copyfile(file, target / file.name)
+            write(target / file.name, file.read_bytes())
 
 
 @contextlib.contextmanager
@@ -136,4 +139,4 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{what} ({error})") from error
+        raise CheckpointError(f"{what} ({error.strerror or error}); {reason(error)}") from error

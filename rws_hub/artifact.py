@@ -5,18 +5,17 @@ Needs no torch and no Hub client, so that `rws info` stays fast.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from rws_hub.config import parse_config
+from rws_hub.disk import place, scratch_folder, write
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
+from rws_hub.pending import current, stamp
 from rws_hub.results import Results, parse_results
 from rws_hub.spec import (
     CARD_FILE,
@@ -30,6 +29,22 @@ from rws_hub.spec import (
 )
 
 FIGURES = "figures"
+
+T = TypeVar("T")
+
+
+def consistently(folder: Path, read: Callable[[], T]) -> T:
+    """What `read` finds in a folder, all of one state: it is called again if another process replaces files."""
+    while True:
+        before = stamp(folder)
+        try:
+            found = read()
+        except (ArtifactError, FileNotFoundError):
+            if stamp(folder) == before:
+                raise
+        else:
+            if stamp(folder) == before:
+                return found
 
 
 def local_folder(source: str | Path, revision: str | None, subfolder: str | None) -> Path | None:
@@ -102,7 +117,7 @@ def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytearray:
     Raises:
         CorruptArtifactError: missing, or of another size.
     """
-    file = folder / PAYLOAD_FILE
+    file = current(folder, PAYLOAD_FILE)
     if not file.is_file():
         raise CorruptArtifactError(f"{folder}: {PAYLOAD_FILE} is missing")
     size = file.stat().st_size
@@ -124,16 +139,28 @@ def verify_payload(folder: Path, config: SignatureConfig) -> bytearray:
     payload = read_payload_bytes(folder, config)
     found = hashlib.sha256(payload).hexdigest()
     if found != config.payload.sha256:
+        file, said = current(folder, PAYLOAD_FILE), config.payload.sha256
         raise CorruptArtifactError(
-            f"{folder / PAYLOAD_FILE}: sha256 is {found[:12]}..., config.json says {config.payload.sha256[:12]}...: "
+            f"{file}: sha256 is {found[:12]}..., config.json says {said[:12]}...: "
             "the file was damaged or replaced. Fetch the artifact again."
         )
     return payload
 
 
+def read_verified(folder: Path) -> SignatureConfig:
+    """The config of a folder, whose payload is the one that it vouches for."""
+
+    def read() -> SignatureConfig:
+        config = read_config(folder)
+        verify_payload(folder, config)
+        return config
+
+    return consistently(folder, read)
+
+
 def read_results(folder: Path) -> Results | None:
     """`results.json` of a folder, or None if there is none."""
-    file = folder / RESULTS_FILE
+    file = current(folder, RESULTS_FILE)
     return parse_results(file.read_bytes(), str(file)) if file.is_file() else None
 
 
@@ -143,7 +170,7 @@ def read_card(folder: Path) -> str | None:
     Raises:
         CardError: it is not UTF-8.
     """
-    file = folder / CARD_FILE
+    file = current(folder, CARD_FILE)
     return decode_card(file.read_bytes(), str(file)) if file.is_file() else None
 
 
@@ -160,44 +187,25 @@ def decode_card(data: bytes, where: str) -> str:
 
 
 def write_files(folder: Path, files: Mapping[str, Data]) -> None:
-    """Write files into a folder, each one whole or not at all; a new folder whole or not at all."""
+    """Write files into a folder, each one whole or not at all; a new folder whole or not at all.
+
+    Raises:
+        OSError: with the name of what could not be written, and a note that says what to do.
+    """
     if not folder.exists():
         with scratch_folder(folder.parent, folder.name) as scratch:
             for path, data in files.items():
-                _write(scratch / path, data)
-            scratch.rename(folder)
+                write(scratch / path, data)
+            place(scratch, folder)
         return
     for path, data in files.items():
         target = folder / path
         if target.is_file() and target.read_bytes() == data:
             continue
         with scratch_folder(folder, target.name) as scratch:
-            _write(scratch / target.name, data)
+            write(scratch / target.name, data)
             target.parent.mkdir(parents=True, exist_ok=True)
             (scratch / target.name).replace(target)
-
-
-@contextlib.contextmanager
-def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder beside the target (same file system, so that a rename is atomic), removed if it is still there.
-
-    Missing parents are made, and go again if nothing was put into them.
-    """
-    made = [p for p in (parent, *parent.parents) if not p.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name[:100]}.", dir=parent))
-    scratch.chmod(0o777 & ~_umask())
-    try:
-        yield scratch
-    except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disk does not say where
-            error.filename = str(parent)
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):  # it holds what was written
-                folder.rmdir()
 
 
 def why_not_new(path: Path) -> str | None:
@@ -206,22 +214,3 @@ def why_not_new(path: Path) -> str | None:
         return "exists already"
     parent = next(p for p in path.absolute().parents if p.exists())
     return None if parent.is_dir() else f"cannot be made, since {parent} is a file"
-
-
-def give_usual_mode(file: Path) -> None:
-    """The mode of any new file, for one that was made for its owner's eyes only."""
-    file.chmod(0o666 & ~_umask())
-
-
-def _write(file: Path, data: Data) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -20,8 +20,8 @@ from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RemoteEntryNotFoundError
 
 from rws_hub._version import __version__
+from rws_hub.downloads import LIBRARY
 from rws_hub.errors import CheckpointError
-from rws_hub.hub import LIBRARY
 from rws_hub.references import Reference
 from rws_hub.sources import INDEX_SUFFIX, checkpoint_files
 from rws_hub.spec import CONFIG_FILE, FORMAT

@@ -46,8 +46,7 @@ def _info(arguments: argparse.Namespace) -> None:
         from rws_hub import hub
 
         folder = hub.locate(arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder)
-    config = artifact.read_config(folder)
-    artifact.verify_payload(folder, config)
+    config = artifact.read_verified(folder)
     if arguments.json:
         _print_json(show.summary(config))
     else:
@@ -190,12 +189,13 @@ def _card(arguments: argparse.Namespace) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> None:
-    from rws_hub import artifact, contents, hub
+    from rws_hub import contents, hub
 
+    found, card = contents.read_all(arguments.folder)
     url = hub.push(
         arguments.repo_id,
-        contents.read_contents(arguments.folder),
-        local_card=artifact.read_card(arguments.folder),
+        found,
+        local_card=card,
         private=arguments.private,
         revision=arguments.revision,
         commit_message=arguments.message,

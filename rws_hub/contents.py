@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rws_hub import disk, pending
 from rws_hub.artifact import (
     FIGURES,
+    consistently,
     read_card,
     read_config,
     read_results,
@@ -20,6 +22,9 @@ from rws_hub.card_merge import merge_card
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.results import Results
 from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
+
+# Seconds to wait for another process that writes the same folder.
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,18 @@ class Contents:
 
 
 def read_contents(folder: Path) -> Contents:
-    """Everything in a folder, verified."""
-    config = read_config(folder)
-    return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder))
+    """Everything in a folder, verified, and of one state of it."""
+
+    def read() -> Contents:
+        config = read_config(folder)
+        return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder))
+
+    return consistently(folder, read)
+
+
+def read_all(folder: Path) -> tuple[Contents, str | None]:
+    """Everything in a folder, verified, and the card if there is one."""
+    return consistently(folder, lambda: (read_contents(folder), read_card(folder)))
 
 
 def write_folder(
@@ -71,27 +85,47 @@ def write_folder(
     results: Results | None,
     figures: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write an artifact: a new folder appears whole or not at all; files of an existing one are replaced one by one.
+    """Write an artifact: a new folder appears whole or not at all; in one that is there, all files change at once.
 
-    In an existing folder the payload is replaced before the config that vouches for it, so a reader never
-    takes a half-written artifact for a whole one. Results and figures that are there already are kept.
+    Whatever happens on the way, a reader finds the old artifact or the new one. Results and figures that are there
+    already are kept.
 
     Raises:
-        ArtifactError: no folder is named, it belongs to something else, or holds results of another signature.
+        ArtifactError: no folder is named, it belongs to something else, holds results of another signature, or another
+            process is writing it.
+        OSError: with the name of what could not be written; the old artifact is still there.
         CardError: its card cannot be read, or states another licence. Nothing was written.
     """
     if folder == "":
         raise ArtifactError("the folder to write is an empty string; write '.' for the current folder")
     folder = Path(folder)
-    cards: list[str] = []
-    if folder.exists():
-        _require_ours(folder)
+    if not folder.exists():
+        files = Contents(config, payload, results, figures or {}).files(None)
+        try:
+            return write_files(folder, files)
+        except FileExistsError:  # made by another process meanwhile: it may hold what has to be kept
+            if not folder.is_dir():
+                raise
+    _require_ours(folder)
+    with disk.locked(folder, _PATIENCE) as alone:
+        if alone is False:
+            raise ArtifactError(
+                f"{folder}: another process has been writing there for {_PATIENCE:.0f} s; try again later"
+            )
+        pending.settle(folder)
         results = _kept_results(folder, config, results)
         figures = _kept_figures(folder, config, figures or {})
         card = read_card(folder)
-        cards = [] if card is None else [card]
-    contents = Contents(config, payload, results, figures or {})
-    write_files(folder, contents.files(None, *cards))
+        files = Contents(config, payload, results, figures).files(None, *([] if card is None else [card]))
+        changed = {n for n, data in files.items() if not _is(folder / n, data)}
+        if len(changed) > 1:
+            pending.replace(folder, {n: files[n] for n in (*sorted(changed - {CONFIG_FILE}), CONFIG_FILE)})
+        else:
+            write_files(folder, {n: files[n] for n in changed})
+
+
+def _is(file: Path, data: Data) -> bool:
+    return file.is_file() and file.read_bytes() == data
 
 
 def _require_ours(folder: Path) -> None:
@@ -107,7 +141,8 @@ def _require_ours(folder: Path) -> None:
 
 
 def _read_figures(folder: Path) -> dict[str, bytes]:
-    return {f.name: f.read_bytes() for f in sorted((folder / FIGURES).glob("*.png"))}
+    found = sorted(pending.names(folder, f"{FIGURES}/*.png"))
+    return {n.rpartition("/")[2]: pending.current(folder, n).read_bytes() for n in found}
 
 
 def _kept_figures(folder: Path, config: SignatureConfig, figures: Mapping[str, bytes]) -> dict[str, bytes]:

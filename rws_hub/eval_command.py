@@ -167,9 +167,9 @@ def run(arguments: argparse.Namespace) -> None:
             command=command,
         )
         files[_RESULTS] = told.to_text().encode()
-    write_files(arguments.out, files)
-    if _RESULTS not in files:  # of an earlier run, and not of this one
+    if not _same(arguments.out / _RESULTS, files.get(_RESULTS)):  # of an earlier run: it must not stand beside another
         (arguments.out / _RESULTS).unlink(missing_ok=True)
+    write_files(arguments.out, files)
     if arguments.json:
         json.dump({"out": str(arguments.out), **data_out}, sys.stdout, indent=2)
         print()
@@ -178,6 +178,10 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{arguments.out}: {', '.join(sorted(files))}")
         if _RESULTS in files:
             print("rws card takes them over: rws card SIGNATURE --results", arguments.out / _RESULTS)
+
+
+def _same(file: Path, data: bytes | None) -> bool:
+    return file.is_file() and file.read_bytes() == data
 
 
 def _target(given: str | None, opened: Opened, signatures: Sequence[RobustWeightSignature]) -> str:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -22,14 +21,15 @@ from huggingface_hub.errors import (
 from rws_hub import artifact
 from rws_hub._version import __version__
 from rws_hub.artifact import FIGURES
+from rws_hub.commits import commit_once
 from rws_hub.config import is_repo_id, parse_config
 from rws_hub.contents import Contents
+from rws_hub.downloads import LIBRARY, download, explained, is_whole
 from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
 from rws_hub.results import parse_results
 from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE
 
-LIBRARY = "rws-hub"
-_CONFLICT = 412
+_AGAIN = "nothing of it is used; run it again in a moment"
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _FIGURE = re.compile(FIGURES + r"/[^/\\]+\.png")
 _WEIGHTS = re.compile(
@@ -74,28 +74,26 @@ def _fetch(
     """The cache folder of one commit."""
     subfolder = str(PurePosixPath(subfolder)) if subfolder else None
 
-    def download(filename: str, at: str | None) -> Path:
-        path = hf_hub_download(
-            repo_id,
-            filename,
-            subfolder=subfolder,
-            revision=at,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            library_name=LIBRARY,
-            library_version=__version__,
-        )
-        return Path(path)
+    def fetch(filename: str, at: str | None) -> Path:
+        with explained(_AGAIN):
+            return download(
+                repo_id,
+                filename,
+                subfolder=subfolder,
+                revision=at,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+            )
 
     where = f"{repo_id}{'' if subfolder is None else '/' + subfolder}"
     try:
-        config = download(CONFIG_FILE, revision)
+        config = fetch(CONFIG_FILE, revision)
     except RemoteEntryNotFoundError as error:
         raise NotASignatureError(f"{where} has no {CONFIG_FILE}, so it is not a robust weight signature") from error
     parse_config(config.read_bytes(), f"{where}/{CONFIG_FILE}")  # before fetching what it may not be
-    download(PAYLOAD_FILE, commit_of(config, subfolder))
+    fetch(PAYLOAD_FILE, commit_of(config, subfolder))
     return config.parent
 
 
@@ -125,12 +123,12 @@ def pull(
     folder = _fetch(repo_id, revision, token, subfolder=subfolder)
     artifact.verify_payload(folder, artifact.read_config(folder))
     commit = commit_of(folder / CONFIG_FILE, subfolder)
-    api = _api(token)
     prefix = f"{subfolder}/" if subfolder else ""
-    names = [n for n in api.list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
-    wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
-    files = {n.removeprefix(prefix): api.hf_hub_download(repo_id, n, revision=commit) for n in wanted}
-    return commit, {n: Path(p).read_bytes() for n, p in files.items()}
+    with explained(_AGAIN):
+        names = [n for n in _api(token).list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
+        wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
+        files = {n.removeprefix(prefix): download(repo_id, n, revision=commit, token=token) for n in wanted}
+    return commit, {n: p.read_bytes() for n, p in files.items()}
 
 
 def push(
@@ -172,39 +170,34 @@ def push(
     contents.files(repo_id, *([] if local_card is None else [local_card]))  # what cannot be, fails before any request
     api = _api(token)
     may_branch = not create_pr and not (revision or "").startswith("refs/")
-    try:
-        info, branch_exists = _base(api, repo_id, revision, may_branch)
-    except RepositoryNotFoundError:
-        if revision is not None and not may_branch:
-            raise  # a new repository would not have it either
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        info, branch_exists = _base(api, repo_id, revision, may_branch)
+    nothing = f"nothing was published in {repo_id}; push again in a moment"
+    with explained(nothing):
+        try:
+            info, branch_exists = _base(api, repo_id, revision, may_branch)
+        except RepositoryNotFoundError:
+            if revision is not None and not may_branch:
+                raise  # a new repository would not have it either
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            info, branch_exists = _base(api, repo_id, revision, may_branch)
     head = info.sha
     if head is None:
         raise ArtifactError(f"{repo_id}: the Hub did not say which commit {revision or 'the main branch'} is at")
     if private and not info.private:
         raise ArtifactError(f"{repo_id} exists and is public; nothing was written. Make it private first")
     names = [s.rfilename for s in info.siblings or ()]
-    operations = _operations(api, repo_id, head, names, contents, local_card)
-    if not branch_exists:
-        api.create_branch(repo_id, branch=str(revision), revision=head, exist_ok=True)
-    try:
-        made = api.create_commit(
-            repo_id,
-            operations,
-            commit_message=commit_message,
-            revision=revision,
-            create_pr=create_pr,
-            parent_commit=head,
-        )
-    except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code == _CONFLICT:
-            error.add_note(
-                f"{repo_id} was changed by somebody else while this push was being prepared. Nothing was written; "
-                "push again to build on the new state."
-            )
-        raise
-    return str(made.pr_url or made.commit_url)
+    with explained(nothing):
+        operations = _operations(api, repo_id, head, names, contents, local_card)
+        if not branch_exists:
+            api.create_branch(repo_id, branch=str(revision), revision=head, exist_ok=True)
+    return commit_once(
+        api,
+        repo_id,
+        operations,
+        commit_message=commit_message,
+        revision=revision,
+        create_pr=create_pr,
+        parent_commit=head,
+    )
 
 
 def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> tuple[ModelInfo, bool]:
@@ -224,13 +217,13 @@ def _operations(
 
     Results and figures of this very payload stay, those of another one go: the history still has them.
     """
-    config = _read(api, repo_id, CONFIG_FILE, head)
+    config = _read(api, repo_id, CONFIG_FILE, head, names)
     if config is None:
         _require_no_model(repo_id, names, contents)
-    card = _read(api, repo_id, CARD_FILE, head)
+    card = _read(api, repo_id, CARD_FILE, head, names)
     measured = {n for n in names if n == RESULTS_FILE or _FIGURE.fullmatch(n)} if config is not None else set()
     if config is not None and _payload(config, repo_id) == contents.config.payload.sha256:
-        found = {n: data for n in sorted(measured) if (data := _read(api, repo_id, n, head)) is not None}
+        found = {n: data for n in sorted(measured) if (data := _read(api, repo_id, n, head, names)) is not None}
         measured = set()
         results = contents.results
         if results is None and RESULTS_FILE in found:
@@ -273,12 +266,17 @@ def _payload(config: bytes, repo_id: str) -> str | None:
         return None
 
 
-def _read(api: HfApi, repo_id: str, filename: str, commit: str) -> bytes | None:
-    """A file at a commit; None only if the Hub says that it does not exist."""
+def _read(api: HfApi, repo_id: str, filename: str, commit: str, names: Sequence[str]) -> bytes | None:
+    """A file at a commit; None only if the Hub says twice that it does not exist: `names` are those that do."""
     try:
-        return Path(api.hf_hub_download(repo_id, filename, revision=commit)).read_bytes()
+        path = download(repo_id, filename, revision=commit, token=api.token)
     except RemoteEntryNotFoundError:
+        if filename in names:
+            raise
         return None
+    if not is_whole(path):  # what people wrote would be put together from it
+        raise CorruptArtifactError(f"{repo_id}/{filename}: other bytes arrived than the Hub announced; try again later")
+    return path.read_bytes()
 
 
 def _api(token: str | bool | None) -> HfApi:

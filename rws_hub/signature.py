@@ -77,9 +77,13 @@ class RobustWeightSignature:
             local_files_only=local_files_only,
             subfolder=subfolder,
         )
-        config = artifact.read_config(folder)
-        payload = artifact.read_payload_bytes(folder, config)
-        return cls(config, read_payload(payload, config), payload)
+
+        def read() -> RobustWeightSignature:
+            config = artifact.read_config(folder)
+            payload = artifact.read_payload_bytes(folder, config)
+            return cls(config, read_payload(payload, config), payload)
+
+        return artifact.consistently(folder, read)
 
     @classmethod
     def extract(

@@ -165,7 +165,7 @@ def test_a_new_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         if next(calls) == failing:
             raise OSError("no space left")
 
-    monkeypatch.setattr("rws_hub.artifact.os.fsync", fsync)
+    monkeypatch.setattr("rws_hub.disk.os.fsync", fsync)
     with pytest.raises(OSError, match="no space left"):
         artifact.write_files(tmp_path / "new", {"a": b"1", "b": b"2"})
     assert not list(tmp_path.iterdir())
@@ -176,10 +176,14 @@ def test_a_full_disk_is_named(known: bool, tmp_path: Path, monkeypatch: pytest.M
     def fsync(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("rws_hub.artifact.os.fsync", fsync)
+    monkeypatch.setattr("rws_hub.disk.os.fsync", fsync)
     with pytest.raises(OSError, match="No space left") as caught:
         artifact.write_files(tmp_path if known else tmp_path / "new", {"a": b"1"})
-    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+    named = tmp_path / ("a" if known else "new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(named))
+    assert caught.value.__notes__ == [
+        f"{named} is as it was: make room there, or choose another place, and run it again"
+    ]
 
 
 def test_a_card_keeps_its_line_ends_and_must_be_text(folder):

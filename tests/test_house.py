@@ -32,8 +32,12 @@ ORDER = [
     "results",
     "card_merge",
     "card",
+    "disk",
+    "pending",
     "artifact",
     "contents",
+    "downloads",
+    "commits",
     "hub",
     "corruptions",
     "bits",
@@ -170,7 +174,7 @@ def test_who_may_import_what(file: Path) -> None:
         assert "matplotlib" not in packages
     if room(file) != "demo":
         assert not packages & {"sklearn", "plotext"}
-    if room(file) not in {"hub", "card", "card_merge", "checkpoints", "demo"}:
+    if room(file) not in {"commits", "downloads", "hub", "card", "card_merge", "checkpoints", "demo"}:
         assert "huggingface_hub" not in packages
     if room(file) in TORCHLESS:
         assert not {n.partition(".")[0] for n in imports(file)} & {"torch", "numpy", "safetensors"}

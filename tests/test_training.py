@@ -310,7 +310,7 @@ def test_the_disk_is_full(
     root: Path, data: Pictures, robust: TrainRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
-    real, out = artifact._write, tmp_path / "out"
+    real, out = artifact.write, tmp_path / "out"
     stops, record = 0, None
     while record is None:  # each run may write one file more, of whatever kind comes next
         written: list[Path] = []
@@ -324,7 +324,7 @@ def test_the_disk_is_full(
 
         before = {f.name: f.read_bytes() for f in out.iterdir()} if out.exists() else {}
         with monkeypatch.context() as full:
-            full.setattr(artifact, "_write", write)
+            full.setattr(artifact, "write", write)
             try:
                 record = train(root / "standard", data, ROBUST, out)
             except OSError as error:

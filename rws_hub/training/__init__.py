@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rws_hub.disk import is_scratch, locked, present
 from rws_hub.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ __all__ = ["train"]
 
 # A folder with one of these is that of a training.
 _OURS = ("train.json", "state.safetensors", "best.safetensors")
+# Seconds until the processes that prepared images for a killed training have seen that it is no more.
+_PATIENCE = 10.0
 
 
 def train(
@@ -64,11 +69,13 @@ def train(
     from rws_hub.classifier import preprocessing_of, require_classes, require_order, stated_classes, with_head
     from rws_hub.pictures import refuse_overlap
     from rws_hub.training.export import export
-    from rws_hub.training.job import Job, finish
+    from rws_hub.training.job import Job, clear, finish
     from rws_hub.training.state import digest
     from rws_hub.training.stream import split_off, whole
 
     try:
+        from accelerate import PartialState
+
         from rws_hub.training.loop import run
     except ModuleNotFoundError as error:
         if error.name != "accelerate":
@@ -103,21 +110,41 @@ def train(
     else:
         parts = (whole(data), whole(validation))
     job = Job(*parts, preprocessing, settings, label, data.classes)
-    if (finished := _finished(out, job, model)) is not None:
-        return finished
-    record = run(job, model, out, workers=workers, progress=progress)
+    with _alone(out) as main:
+        if (finished := _finished(out, job, model)) is not None:
+            if main:
+                clear(out)
+            return finished
+        record = run(job, model, out, workers=workers, progress=progress)
+        if main:
+            export(model, out, classes=data.classes, preprocessing=preprocessing, config=config)
+            finish(out, record)
+        PartialState().wait_for_everyone()
+    return record
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[bool]:
+    """Whether this is the main process of the training, which keeps every other training out of its folder."""
     from accelerate import PartialState
 
-    if PartialState().is_main_process:
-        export(model, out, classes=data.classes, preprocessing=preprocessing, config=config)
-        finish(out, record)
-    PartialState().wait_for_everyone()
-    return record
+    if not PartialState().is_main_process:
+        yield False
+        return
+    with ExitStack() as until:
+        try:
+            until.enter_context(present(out))
+        except OSError as error:
+            raise TrainingError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
+        if until.enter_context(locked(out, _PATIENCE)) is False:
+            raise TrainingError(f"another training is going on in {out}; wait for its end, or choose another folder")
+        yield True
 
 
 def _require_folder(out: Path) -> None:
     """Refuse, before anything is computed, what could not be written at the end."""
-    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _OURS):
+    strange = out.is_dir() and not all(map(is_scratch, out.iterdir()))
+    if strange and not any((out / name).exists() for name in _OURS):
         raise TrainingError(f"{out} exists and holds something else; choose another folder")
     if not next(p for p in (out, *out.absolute().parents) if p.exists()).is_dir():
         raise TrainingError(f"{out} is a file, or lies in one; choose another folder")

@@ -10,9 +10,10 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from rws_hub.artifact import scratch_folder, write_files
+from rws_hub.artifact import write_files
 from rws_hub.checkpoints import SINGLE_FILE
 from rws_hub.classifier import Preprocessing
+from rws_hub.disk import scratch_folder
 from rws_hub.spec import CONFIG_FILE
 from rws_hub.training.state import weights
 

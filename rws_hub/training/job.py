@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from rws_hub import jsonio
 from rws_hub._version import __version__
 from rws_hub.artifact import write_files
 from rws_hub.classifier import Preprocessing
+from rws_hub.disk import sweep
 from rws_hub.training.settings import DataRecord, TrainRecord, TrainSettings
 from rws_hub.training.state import BEST_FILE, STATE_FILE, Progress
 from rws_hub.training.stream import Part
@@ -71,7 +71,11 @@ def record_of(job: Job, start: str, at: Progress) -> TrainRecord:
 def finish(out: Path, record: TrainRecord) -> None:
     """The record goes last: where it is, a training is complete. What only resuming needs goes."""
     write_files(out, {RECORD_FILE: jsonio.pretty(jsonio.to_json(record)).encode()})
+    clear(out)
+
+
+def clear(out: Path) -> None:
+    """Remove what only going on needs from a finished training, and what a kill has left of it."""
     for name in (STATE_FILE, BEST_FILE):
         (out / name).unlink(missing_ok=True)
-        for begun in out.glob(f".{name}.*"):  # by a write that was killed
-            shutil.rmtree(begun, ignore_errors=True)
+    sweep(out)

@@ -41,7 +41,7 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
     Args:
         job: see there.
         model: the weights to start from.
-        out: folder for the state.
+        out: folder for the state; there already.
         workers: processes that prepare images, per training process; 0 prepares them in the training itself.
         progress: show a bar on stderr.
 
@@ -49,7 +49,7 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
         The record; writing it, and the model, is the caller's part. Only the main process should.
 
     Raises:
-        TrainingError: too few images, or `out` cannot be made or holds another training.
+        TrainingError: too few images, or `out` holds another training.
     """
     settings = job.settings
     # What `accelerate config` says about precision and accumulation is not ours: the settings decide.
@@ -59,10 +59,6 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
     steps = len(job.training) // settings.batch_size
     if not steps:
         raise TrainingError(f"{len(job.training)} training images are less than one batch of {settings.batch_size}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{out} cannot be made ({error.strerror}); choose another folder") from error
     identity = {
         **state.flat(settings),
         "start": state.digest(model),
