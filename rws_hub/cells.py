@@ -20,7 +20,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 Shape = tuple[int, ...]
 Fields = Mapping[str, int | str]
@@ -126,15 +126,15 @@ class Cell:
     additive: bool = False
     last: Shape = ()
 
-    @cached_property
+    @property
     def fields(self) -> frozenset[str]:
         """Names of the fields in the template."""
-        return frozenset(m["name"] for m in _FIELD.finditer(self.template))
+        return _fields(self.template)
 
-    @cached_property
+    @property
     def fixed(self) -> Mapping[str, int]:
         """Fields that have one value only."""
-        return {m["name"]: int(m["fixed"]) for m in _FIELD.finditer(self.template) if m["fixed"]}
+        return _fixed(self.template)
 
     @property
     def is_numbered(self) -> bool:
@@ -210,6 +210,16 @@ def _parse_view(text: str) -> View:
     if text == "flat":
         return View(flat=True)
     raise ValueError(f"[{text}] is no view")
+
+
+@cache
+def _fields(template: str) -> frozenset[str]:
+    return frozenset(m["name"] for m in _FIELD.finditer(template))
+
+
+@cache
+def _fixed(template: str) -> Mapping[str, int]:
+    return {m["name"]: int(m["fixed"]) for m in _FIELD.finditer(template) if m["fixed"]}
 
 
 @cache

@@ -71,10 +71,10 @@ def check_config(config: SignatureConfig) -> None:
     Raises:
         CorruptArtifactError: naming the value, what was expected and what was found.
     """
-    if config.digest != config.sealed:
+    if config.digest != (sealed := config.sealed):
         raise CorruptArtifactError(
             f"{CONFIG_FILE}: the digest does not hold (stated {config.digest[:12]}..., values give "
-            f"{config.sealed[:12]}...): a number, a name or a decision was changed after it was written. "
+            f"{sealed[:12]}...): a number, a name or a decision was changed after it was written. "
             "Fetch the artifact again."
         )
     oldest = oldest_format(config.backbone, config.codec, config.sketch)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 
@@ -45,6 +44,7 @@ class Delta:
     signature: RobustWeightSignature
     pieces: tuple[Piece, ...]
     alpha: float
+    _runs_found: list[tuple[Run, ...]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def order(self) -> str:
@@ -56,10 +56,12 @@ class Delta:
         """Whether the tensor takes a summand or a factor."""
         return self.signature.config.tensors[self.pieces[0].canonical].op
 
-    @cached_property
+    @property
     def runs(self) -> tuple[Run, ...]:
         """Where every element of the delta goes."""
-        return tuple(run for piece in self.pieces for run in self._runs(piece))
+        if not self._runs_found:
+            self._runs_found.append(tuple(run for piece in self.pieces for run in self._runs(piece)))
+        return self._runs_found[0]
 
     @cached_property
     def reach(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -22,12 +23,22 @@ from rws_hub.removal import Removal
 from rws_hub.signature import RobustWeightSignature
 
 # The active handles, by the modules that own what they touch.
-_handles: weakref.WeakKeyDictionary[nn.Module, list[Patch]] = weakref.WeakKeyDictionary()
+_handles: weakref.WeakKeyDictionary[nn.Module, tuple[Patch, ...]] = weakref.WeakKeyDictionary()
 _numbers = itertools.count()
 
 
 # A signature and its strength.
-_Entry = tuple[RobustWeightSignature, float]
+_Wanted = tuple[RobustWeightSignature, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One signature of a handle, and the modules that own what it touches: a model may be a wrapper that is dropped."""
+
+    signature: RobustWeightSignature
+    alpha: float
+    plan: SignaturePlan
+    owners: Mapping[str, weakref.ref[nn.Module]]
 
 
 def handles_on(model: nn.Module) -> tuple[Patch, ...]:
@@ -50,10 +61,8 @@ class Patch:
         self._removal = removal
         self._terms = terms
         self._number = next(_numbers)
-        self._entries: dict[str, _Entry] = {}
-        self._plans: dict[str, SignaturePlan] = {}
-        # The modules that own the patched tensors: a wrapper may be dropped while the model inside it lives on.
-        self._owners: dict[str, dict[str, weakref.ref[nn.Module]]] = {}
+        # Never changed but by putting another one in its place: other threads may be reading.
+        self._entries: Mapping[str, _Entry] = {}
 
     @property
     def _model(self) -> nn.Module:
@@ -70,17 +79,17 @@ class Patch:
     @property
     def alphas(self) -> Mapping[str, float]:
         """Name -> strength of the signatures of this handle."""
-        return {name: alpha for name, (_, alpha) in self._entries.items()}
+        return {name: entry.alpha for name, entry in self._entries.items()}
 
     @property
     def plan(self) -> PatchPlan:
         """Where the signatures of this handle went."""
-        return PatchPlan(self._label, tuple(self._plans.values()))
+        return PatchPlan(self._label, tuple(entry.plan for entry in self._entries.values()))
 
     @property
     def kept_bytes(self) -> int:
         """Bytes kept in memory to restore what this handle touches; a tensor under two handles counts for both."""
-        return kept_bytes(d for name in self._entries for d in self._deltas(name, force=True))
+        return kept_bytes(d for entry in self._entries.values() for d in self._deltas(entry, force=True))
 
     def set_alpha(self, /, **alphas: float) -> None:
         """Rescale signatures by name, all at once: `p.set_alpha(fog=0.3, noise=0)`.
@@ -93,11 +102,11 @@ class Patch:
         with one_change(self._ref()):
             self._require(alphas)
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
-            on = [d for n, a in wanted.items() for d in self._deltas(n, a)]
+            rescaled = {name: replace(self._entries[name], alpha=alpha) for name, alpha in wanted.items()}
+            on = [d for entry in rescaled.values() for d in self._deltas(entry)]
             judge_strengths(self.plan, on, self._terms).require()
             commit(on, [])
-            for name, alpha in wanted.items():
-                self._entries[name] = (self._entries[name][0], alpha)
+            self._remember((), rescaled)
 
     def add(
         self,
@@ -163,9 +172,8 @@ class Patch:
         with one_change(self._ref()):
             if not self._entries:
                 raise PatchStateError("this patch is not on the model any more; it was taken off before")
-            names = tuple(self._entries)
-            commit([], [d for n in names for d in self._deltas(n, force=force)], force=force)
-            self._forget(names)
+            commit([], [d for e in self._entries.values() for d in self._deltas(e, force=force)], force=force)
+            self._remember(tuple(self._entries), {})
 
     def __enter__(self) -> Self:
         if not self._entries:
@@ -188,7 +196,7 @@ class Patch:
             "holds the patched weights) or the signatures instead"
         )
 
-    def _change(self, put: Mapping[str, _Entry], remove: Sequence[str], table: str | Path | None) -> None:
+    def _change(self, put: Mapping[str, _Wanted], remove: Sequence[str], table: str | Path | None) -> None:
         """Take some signatures off and put others on, by name, in one pass."""
         with one_change(self._ref()):
             self._require(remove)
@@ -198,10 +206,10 @@ class Patch:
                         f"the name {name!r} is taken in this patch; take that one off first, or add the second one "
                         "with p.add(signature, name=...)"
                     )
-            off = [d for n in dict.fromkeys(remove) for d in self._deltas(n)]
+            off = [d for n in dict.fromkeys(remove) for d in self._deltas(self._entries[n])]
             if not put:
                 commit([], off)
-                self._forget(remove)
+                self._remember(remove, {})
                 return
             model = self._model
             signatures = [s for s, _ in put.values()]
@@ -216,24 +224,18 @@ class Patch:
             plans = dict(zip(put, judged.require().signatures, strict=True))
             touched = sum(p.touched_bytes or 0 for p in plans.values())
             commit(on, off, self._removal.chooser(signatures, touched, table), sizes)
-            self._forget(remove)
-            self._owners |= {n: {m: weakref.ref(o) for m, o in home.items()} for n, home in homes.items()}
-            self._entries |= put
-            self._plans |= plans
-            for owner in self._owning():
-                live = _handles.setdefault(owner, [])
-                if self not in live:
-                    live.append(self)
+            owners = {n: {m: weakref.ref(o) for m, o in home.items()} for n, home in homes.items()}
+            self._remember(remove, {n: _Entry(s, a, plans[n], owners[n]) for n, (s, a) in put.items()})
 
-    def _deltas(self, name: str, alpha: float | None = None, *, force: bool = False) -> list[Place]:
-        """What one signature adds and to which modules, at its own strength or at `alpha`.
+    def _deltas(self, entry: _Entry, *, force: bool = False) -> list[Place]:
+        """What one signature adds and to which modules.
 
         Raises:
             PatchStateError: a module that was patched is gone, or not in the model any more (unless `force`).
         """
         root = self._ref()
         homes: dict[str, nn.Module] = {}
-        for path, reference in self._owners[name].items():
+        for path, reference in entry.owners.items():
             owner = reference()
             if root is not None and not force and (owner is None or find_owner(root, path) is not owner):
                 raise PatchStateError(
@@ -244,8 +246,7 @@ class Patch:
                 homes[path] = owner
         if root is None and not homes:
             raise PatchStateError(f"the {self._label} that was patched does not exist any more")
-        signature, strength = self._entries[name]
-        return places(signature, strength if alpha is None else alpha, self._plans[name], homes)
+        return places(entry.signature, entry.alpha, entry.plan, homes)
 
     def _require(self, names: Sequence[str] | Mapping[str, float]) -> None:
         for name in names:
@@ -253,15 +254,18 @@ class Patch:
                 there = ", ".join(self._entries) or "none"
                 raise PatchStateError(f"no signature named {name!r} in this patch; there are: {there}")
 
-    def _forget(self, names: Sequence[str]) -> None:
-        before = self._owning()
-        for name in dict.fromkeys(names):
-            del self._entries[name], self._plans[name], self._owners[name]
-        for owner in before - self._owning():
-            _handles[owner].remove(self)
+    def _remember(self, gone: Sequence[str], new: dict[str, _Entry]) -> None:
+        """Write down what was done: some are gone by name, and others are new or at another strength."""
+        before = _owning(self._entries)
+        self._entries = {n: e for n, e in self._entries.items() if n not in gone} | new
+        after = _owning(self._entries)
+        for owner in before ^ after:
+            others = tuple(handle for handle in _handles.get(owner, ()) if handle is not self)
+            _handles[owner] = (*others, self) if owner in after else others
             if not _handles[owner]:
                 del _handles[owner]
 
-    def _owning(self) -> set[nn.Module]:
-        """The modules, as far as they exist, that own what this handle touches."""
-        return {m for owners in self._owners.values() for reference in owners.values() if (m := reference())}
+
+def _owning(entries: Mapping[str, _Entry]) -> set[nn.Module]:
+    """The modules, as far as they exist, that own what some signatures touch."""
+    return {m for entry in entries.values() for reference in entry.owners.values() if (m := reference())}

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,12 +99,11 @@ class Unread(Mapping[str, Packed]):
 
     def __init__(self, data: memoryview, config: SignatureConfig) -> None:
         self._data, self._config = data, config
-
-    @cached_property
-    def _tensors(self) -> dict[str, Packed]:
-        return payload_tensors(self._data, self._config)
+        self._tensors: dict[str, Packed] | None = None
 
     def __getitem__(self, name: str) -> Packed:
+        if self._tensors is None:
+            self._tensors = payload_tensors(self._data, self._config)
         return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:

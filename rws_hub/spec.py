@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from rws_hub import compact, jsonio
@@ -204,7 +203,7 @@ class SignatureConfig:
     payload: Payload
     digest: str
 
-    @cached_property
+    @property
     def sealed(self) -> str:
         """The digest that this config's values have, whatever `digest` says (sha256, hex)."""
         data = {k: v for k, v in jsonio.to_json(self).items() if k not in UNSEALED_KEYS}

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -13,8 +14,7 @@ from builders import perturbed, seeded, tiny_resnet, tiny_signature
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from rws_hub import PatchStateError, RobustWeightSignature, active_patches, deltas, patch, steady
-from rws_hub.gates import _gates
+from rws_hub import PatchStateError, RobustWeightSignature, active_patches, deltas, gates, patch, steady
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_no_forward_pass_ever_sees_a_half_patched_model(mode):
     assert not wrong and changes >= 40 and len(seen) == 4
 
 
-def till_closed(model: nn.Module) -> None:
+def till_a_change_waits() -> None:
     """Wait till a change waits for those inside."""
-    while not _gates[model]._closed:
+    while gates._under_way is None or not gates._under_way.waiting:
         time.sleep(0.01)
 
 
@@ -112,7 +112,7 @@ def test_a_change_waits_for_those_inside_and_those_who_come_wait_for_the_change(
     with steady(model):
         with steady(model):  # again, in the same thread
             changing.start()
-            till_closed(model)
+            till_a_change_waits()
             coming.start()
             time.sleep(0.05)
             assert not seen and bits(model) == before
@@ -122,6 +122,33 @@ def test_a_change_waits_for_those_inside_and_those_who_come_wait_for_the_change(
     changing.join()
     coming.join()
     assert seen == [after] and p.alphas == {"fog": 0.5}
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a wrapper seen before", "a new wrapper"])
+def test_who_is_inside_of_a_model_may_come_to_a_wrapper_of_it(fog, known):
+    """A change waits for both, and whoever is inside of one must not wait for the change."""
+    model = tiny_resnet()
+    wrapper = nn.DataParallel(model)
+    if known:
+        with steady(wrapper):
+            pass
+    p, entered = patch(model, fog), threading.Event()
+
+    def nested() -> None:
+        with steady(model):
+            entered.set()
+            till_a_change_waits()
+            with steady(wrapper):
+                assert p.active
+
+    thread = threading.Thread(target=nested, daemon=True)
+    thread.start()
+    entered.wait(60)
+    changing = threading.Thread(target=p.unpatch, daemon=True)
+    changing.start()
+    changing.join(20)
+    thread.join(20)
+    assert not thread.is_alive() and not changing.is_alive() and not p.active
 
 
 def test_other_models_do_not_wait(fog):
@@ -188,14 +215,13 @@ def test_a_refused_change_opens_the_gate_again(fog):
 
 
 def test_a_dropped_model_is_forgotten():
-    gc.collect()
-    count = len(_gates)
     model = tiny_resnet()
+    gone = weakref.ref(model)
     with steady(model):
-        assert len(_gates) == count + 1
+        assert len(gates._open) == 1
     del model
     gc.collect()
-    assert len(_gates) == count
+    assert gone() is None and not gates._open
 
 
 def test_two_threads_that_patch_take_turns(fog, noise):
@@ -242,6 +268,34 @@ def test_an_interrupt_waits_for_the_end_of_a_change(fog, monkeypatch):
     assert changed(clean, model) == set()
 
 
+def test_a_signal_handler_changes_nothing_in_the_middle_of_a_change(fog, monkeypatch):
+    model = tiny_resnet()
+    clean, write, told = bits(model), deltas.write, []
+    p = patch(model, fog)
+
+    def handler(*_: object) -> None:
+        for action in (p.unpatch, lambda: steady(model).__enter__()):
+            with pytest.raises(PatchStateError, match="while this very thread changes a patch") as refused:
+                action()
+            told.append(refused)
+
+    def signalled(*arguments) -> None:
+        if not told:
+            signal.raise_signal(signal.SIGTERM)
+        write(*arguments)
+
+    former = signal.signal(signal.SIGTERM, handler)
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(deltas, "write", signalled)
+            p.set_alpha(fog=0.5)
+    finally:
+        signal.signal(signal.SIGTERM, former)
+    assert len(told) == 2 and p.alphas == {"fog": 0.5}
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
 def test_a_second_interrupt_does_not_wait(fog):
     model = tiny_resnet()
     p = patch(model, fog)
@@ -254,7 +308,7 @@ def test_a_second_interrupt_does_not_wait(fog):
 
     def interrupt() -> None:
         entered.wait(60)
-        till_closed(model)
+        till_a_change_waits()
         for _ in range(2):
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
