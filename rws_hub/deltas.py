@@ -63,7 +63,7 @@ class Delta:
             self._runs_found.append(tuple(run for piece in self.pieces for run in self._runs(piece)))
         return self._runs_found[0]
 
-    @cached_property
+    @property
     def reach(self) -> float:
         """No |alpha * delta| is larger."""
         bits = self.signature.config.codec.bits
