@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,14 @@ class Patch:
 
     @property
     def plan(self) -> PatchPlan:
-        """Where the signatures of this handle went."""
+        """Where the signatures of this handle went, and what they do to the model."""
+        if self._ref() is None:
+            return self._planned
+        on = [d for name in self._entries for d in self._deltas(name, force=True)]
+        return judge_strengths(self._planned, on, Terms(max_relative_norm=math.inf))
+
+    @property
+    def _planned(self) -> PatchPlan:
         return PatchPlan(self._label, tuple(self._plans.values()))
 
     @property
@@ -94,7 +102,7 @@ class Patch:
             self._require(alphas)
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
             on = [d for n, a in wanted.items() for d in self._deltas(n, a)]
-            judge_strengths(self.plan, on, self._terms).require()
+            judge_strengths(self._planned, on, self._terms).require()
             commit(on, [])
             for name, alpha in wanted.items():
                 self._entries[name] = (self._entries[name][0], alpha)
