@@ -16,7 +16,7 @@ from rws_hub.deltas import Delta
 from rws_hub.plan import Change
 
 # So many elements, in so many runs, stand for a tensor that has more of them.
-SAMPLE, RUNS = 2**15, 8
+SAMPLE, RUNS = 2**13, 8
 
 # The squared norm of what a tensor of a model is measured against, by its name.
 Square = Callable[[str], float]
@@ -87,15 +87,17 @@ def excess(found: Sequence[Change], touched: Mapping[str, Sequence[Delta]], limi
     on = {d.order: d for n in worst.names for d in touched[n] if d.alpha}
     strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in on.values())
     share = limit / worst.relative_norm
-    most = f"all strengths times {_floor(share):g}"
-    if len(on) == 1:
-        (only,) = on.values()
-        most = f"alpha {_floor(abs(only.alpha) * share):g}"
+    if not share:
+        most = "no strength is within it"
+    elif len(on) == 1:
+        most = f"the largest within it is alpha {_floor(abs(next(iter(on.values())).alpha) * share):g}"
+    else:
+        most = f"within it are all strengths times {_floor(share):g}"
     kind = "the logarithm of its standard deviations by" if worst.factor is not None else "it by"
     times = "" if worst.factor is not None else " times its norm"
     return (
         f"{', '.join(worst.names)}: {strengths} would change {kind} {worst.relative_norm:.3g}{times}, and "
-        f"max_relative_norm is {limit:g} (docs/RELIABILITY.md). The largest within it: {most}. To insist, pass "
+        f"max_relative_norm is {limit:g} (docs/RELIABILITY.md); {most}. To insist, pass "
         f"max_relative_norm={_ceil(worst.relative_norm):g} (--max-relative-norm)."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,14 @@ class Patch:
 
     @property
     def plan(self) -> PatchPlan:
-        """Where the signatures of this handle went."""
+        """Where the signatures of this handle went, and what they do to the model."""
+        if self._ref() is None:
+            return self._planned
+        on = [d for entry in self._entries.values() for d in self._deltas(entry, force=True)]
+        return judge_strengths(self._planned, on, Terms(max_relative_norm=math.inf))
+
+    @property
+    def _planned(self) -> PatchPlan:
         return PatchPlan(self._label, tuple(entry.plan for entry in self._entries.values()))
 
     @property
@@ -104,7 +112,7 @@ class Patch:
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
             rescaled = {name: replace(self._entries[name], alpha=alpha) for name, alpha in wanted.items()}
             on = [d for entry in rescaled.values() for d in self._deltas(entry)]
-            judge_strengths(self.plan, on, self._terms).require()
+            judge_strengths(self._planned, on, self._terms).require()
             commit(on, [])
             self._remember((), rescaled)
 

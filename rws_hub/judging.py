@@ -190,24 +190,26 @@ def _with_kinship(
     ]
     layout = {n: config.shape(n) for n in signature.names}
 
-    def rows(name: str, start: int, stop: int, *, exact: bool = False) -> torch.Tensor:
+    near, exact = (Weights("", model.layout, read, {}) for read in (model.near, model.exact))
+
+    def rows(name: str, start: int, stop: int, *, of: Weights = near) -> torch.Tensor:
         if name in unread:
             return torch.full((stop - start, *layout[name][1:]), torch.nan)
-        weights = Weights("", model.layout, model.exact if exact else model.near, {})
-        return gather(weights, homes[name], layout[name], start, stop)
+        return gather(of, homes[name], layout[name], start, stop)
 
     if config.sketch.method == "signs-2048-v1":
         found = model.summed(kinship.agreement(config.sketch, layout, rows))
-        similarity, alike = found.similarity, found.agreeing == found.compared
+        similarity, compared, alike = found.similarity, found.compared, found.agreeing == found.compared
     else:
         read = {n: s for n, s in layout.items() if n not in unread}
         similarity = None if model.scattered else kinship.count_similarity(config.sketch, read, rows)
         alike = similarity is None or similarity > _ALIKE
+        compared = 0 if similarity is None else sum(signature.elements(n) for n in read)
     same, own = None, ""
     if digest and (alike or terms.verify == "exact") and not unread and not model.scattered:
-        own = digest_of(layout, partial(rows, exact=True))
+        own = digest_of(layout, partial(rows, of=exact))
         same = own == next(s.sha256 for s in config.sources if s.role == "standard")
-    judged = dataclasses.replace(planned, similarity=similarity, same_base=same)
+    judged = dataclasses.replace(planned, similarity=similarity, compared=compared, same_base=same)
     why = ""
     if terms.verify == "exact" and not same:
         twin = own == next(s.sha256 for s in config.sources if s.role == "robust")

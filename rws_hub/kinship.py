@@ -111,8 +111,13 @@ def _values(layout: Layout, rows: Rows) -> np.ndarray:
     return torch.cat(found).to("cpu", torch.float64).numpy() if found else np.empty(0)
 
 
-def count_similarity(stated: Sketch, layout: Layout, rows: Rows) -> float:
-    """What `countsketch-256-v1` of formats 1 to 3 says of another model: an estimated cosine, 0 if either is empty."""
+def count_similarity(stated: Sketch, layout: Layout, rows: Rows) -> float | None:
+    """What `countsketch-256-v1` of formats 1 to 3 says of another model: an estimated cosine, 0 if either is empty.
+
+    None where there is nothing that it would be of.
+    """
+    if not any(is_wide(shape) for shape in layout.values()):
+        return None
     x = np.frombuffer(base64.b64decode(stated.values), np.int8).astype(np.float64)
     y = count_sketch(layout, rows).astype(np.float64)
     norms = float(np.linalg.norm(x) * np.linalg.norm(y))

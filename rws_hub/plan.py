@@ -88,6 +88,7 @@ class SignaturePlan:
         absent: untouched tensors of the last layer that the model was built without; nor do these.
         similarity: estimated cosine between the model's clean weights and those of the signature's clean source
             (-1 to 1); None where it was not looked at, or too few weights could be compared.
+        compared: how many weights that estimate is made from; None where it was not looked at.
         same_base: whether the touched tensors are those of the clean source, bit for bit; None where it was not
             looked at.
         refused: why the model is refused although the signature fits it; empty if it is not.
@@ -107,6 +108,7 @@ class SignaturePlan:
     touched: int
     touched_bytes: int | None
     similarity: float | None = None
+    compared: int | None = None
     same_base: bool | None = None
     refused: str = ""
 
@@ -149,16 +151,19 @@ class SignaturePlan:
                 f"to take it off exactly, {self.touched_bytes:,} bytes are kept in memory (removal='snapshot'), or "
                 f"about {ledger:,} ('ledger'), or next to none ('reload', with a checkpoint)"
             )
-        lines.append(f"kinship: {self.kinship}")
+        if self.kinship:
+            lines.append(f"kinship: {self.kinship}")
         return "\n".join([head, "", *lines, *([f"refused: {self.refused}"] if self.refused else [])])
 
     @property
     def kinship(self) -> str:
-        """The similarity in words."""
+        """The similarity in words; nothing where it was not looked at."""
+        if self.compared is None:
+            return ""
         if self.same_base:
             return "same base: the touched tensors are those of the signature's source, bit for bit"
         if self.similarity is None:
-            return "unknown"
+            return f"unknown: no more than {self.compared} weights can be compared"
         return f"{'kin' if self.similarity >= KIN_SIMILARITY else 'stranger'} (similarity {self.similarity:.2f})"
 
 
@@ -202,8 +207,8 @@ class PatchPlan:
             for c in self.changes[:_WORST]
         ]
         if self.relative_norm is not None:
-            rows.append(("all kernels and matrices", f"{self.relative_norm:.3g}", ""))
-        lines = table(("Changes most", "By, of its norm", "Recorded"), rows) if rows else []
+            rows.append(("all kernels and matrices", f"{self.relative_norm:.3g}", "-"))
+        lines = ["", *table(("Changes most", "Relative norm", "Recorded"), rows)] if rows else []
         if factors:
             factor, names = max(factors)
             lines.append(f"running variances change by a factor of up to {factor:.3g} ({names[0]})")

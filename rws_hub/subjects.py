@@ -22,6 +22,7 @@ class Live:
     """Tensors of a live model.
 
     Attributes:
+        layout: their shapes.
         touched: what would be on each of them, by the model's names.
         sizes: the squared norms of their clean values, and of all that these are measured against.
     """
@@ -34,12 +35,8 @@ class Live:
         self.touched = {named[home]: list(deltas.values()) for home, deltas in after(on, off).items()}
         self._layers = {name: clean.layer_of(home) for name, home in self._homes.items()}
         self.sizes = clean.sizes([*named, *(h for layer in self._layers.values() for h in layer)])
+        self.layout: Layout = {n: tuple(t.shape) for n, t in zip(self._homes, self._tensors, strict=True)}
         self._kept: tuple[str, torch.Tensor] | None = None
-
-    @property
-    def layout(self) -> Layout:
-        """The shapes of the tensors."""
-        return {n: tuple(t.shape) for n, t in zip(self._homes, self._tensors, strict=True)}
 
     @property
     def scattered(self) -> bool:

@@ -7,6 +7,8 @@ the second in the high bits, so that any run of elements is a run of bytes.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -78,15 +80,17 @@ def scan(name: str, stream: torch.Tensor, width: int, count: int) -> tuple[torch
     squares = 0
     for at in range(0, len(codes), _BLOCK):
         block = codes[at : at + _BLOCK]
+        squared: list[np.ndarray] = []
         for half, run in enumerate((block,) if width == 8 else (block & 15, block >> 4)):
             first = half * len(codes) + at
             if first + len(run) > count and (run[max(0, count - first) :] != largest).any():
                 raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
             aside[half].append(np.flatnonzero(run == 2 * largest + 1) + first)
-            # The square of a code of four bits takes eight; below zero it is right modulo 256.
+            # The squares of two codes of four bits fit into eight; those below zero are right modulo 256.
             run = run - np.uint8(largest) if width == 4 else run.astype(np.int32) - largest
             run *= run
-            squares += int(run.sum(dtype=np.uint32))
+            squared.append(run)
+        squares += int(np.add.reduce(functools.reduce(np.add, squared), dtype=np.uint32))
     places = np.concatenate([*aside[0], *aside[1]])
     squares -= (largest + 1) ** 2 * len(places)
     return torch.from_numpy(places), torch.tensor(squares, dtype=torch.int64, device="cpu")

@@ -1,4 +1,4 @@
-"""What is written no more: codes of equal length, one scale per row or tensor (formats 1, 2); the count-sketch (to 3)."""
+"""What is written no more: codes of equal length with one scale per row or tensor, and the count-sketch."""
 
 import base64
 import math

@@ -18,6 +18,7 @@ from torch import nn
 
 from rws_hub import CheckpointError, IncompatibleModelError, PatchStateError, patch
 from rws_hub.apply import apply_to_checkpoint
+from rws_hub.judging import Terms
 from rws_hub.tensor_files import read_entries
 
 METADATA = {"format": "pt", "made_by": "a person", "é": "ü"}
@@ -135,7 +136,7 @@ def test_nothing_is_written_when_it_does_not_work(tmp_path: Path) -> None:
         apply_to_checkpoint(source, [fog()], [1.0], out)
     assert not caught.value.plan.ok
     with pytest.raises(PatchStateError, match="overflows"):
-        apply_to_checkpoint(half, [fog()], [1e9], out)
+        apply_to_checkpoint(half, [fog()], [1e9], out, terms=Terms(max_relative_norm=float("inf")))
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite"):
             apply_to_checkpoint(half, [fog()], [bad], out)

@@ -53,7 +53,7 @@ DAMAGES = {
     ),
     "half a config": (replace(CONFIG_FILE, lambda b: b[: len(b) // 2]), CorruptArtifactError, "not valid JSON"),
     "config of a newer format": (
-        replace(CONFIG_FILE, lambda b: b.replace(b'"format_version": 3', b'"format_version": 7')),
+        replace(CONFIG_FILE, lambda b: b.replace(b'"format_version": 4', b'"format_version": 7')),
         FormatVersionError,
         "is of format 7",
     ),
@@ -111,7 +111,7 @@ def test_an_error_is_also_the_built_in_one_that_a_caller_would_catch(tmp_path):
         (b'{"a": 1, "a": 2}', NotASignatureError),
         (b"\xff", NotASignatureError),
         (b"[" * 100_000, NotASignatureError),
-        (b'{"format": "rws", "format_version": 4}', FormatVersionError),
+        (b'{"format": "rws", "format_version": 5}', FormatVersionError),
     ],
 )
 def test_what_may_not_be_written_over(config, kind):

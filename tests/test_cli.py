@@ -169,7 +169,7 @@ def test_info_of_what_does_not_hold(rws: Run, folder: Path, tmp_path: Path) -> N
     payload.unlink()
     assert "missing" in failed(rws("info", folder, "--json"))
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format_version": 3', f'"format_version": {FORMAT_VERSION + 1}'))
+    config.write_text(config.read_text().replace('"format_version": 4', f'"format_version": {FORMAT_VERSION + 1}'))
     assert "pip install -U" in failed(rws("info", folder))
 
 
@@ -189,7 +189,7 @@ def test_info_does_not_steer_the_terminal(rws: Run, tmp_path: Path) -> None:
 def test_check(rws: Run, folder: Path, tmp_path: Path) -> None:
     clean, _ = twins(tmp_path)
     code, out, err = rws("check", folder, clean)
-    assert code == 0 and err == "" and "fog: fits" in out and "kin of the signature's source" in out
+    assert code == 0 and err == "" and "fog: fits" in out and "kinship: same base" in out
     code, out, _ = rws("check", folder, save_sharded(tiny_resnet(), tmp_path / "shards"), "--json")
     (found,) = json.loads(out)["signatures"]
     assert code == 0 and found["ok"] and {p["canonical"] for p in found["pieces"]} == set(fog().names)

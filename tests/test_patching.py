@@ -40,7 +40,7 @@ def test_unpatching_restores_every_bit_of_odd_values_too(dtype, fog, noise):
     for name in ("conv1.weight", "layer1.0.conv1.weight", "bn1.weight"):
         plant_odd_values(model.get_parameter(name))
     clean = bits(model)
-    p = patch(model, fog, noise, alpha=(0.7, -1.3))
+    p = patch(model, fog, noise, alpha=(0.7, -1.3), max_relative_norm=math.inf)
     assert changed(clean, model) == {*fog.names, *noise.names}
     p.set_alpha(fog=2.0)
     p.remove("noise")
@@ -51,7 +51,7 @@ def test_unpatching_restores_every_bit_of_odd_values_too(dtype, fog, noise):
 def test_only_the_touched_tensors_change_and_integer_buffers_stay(fog):
     model = tiny_resnet(num_classes=7)
     clean = bits(model)
-    with patch(model, fog):
+    with patch(model, fog, verify="architecture"):
         assert changed(clean, model) == set(fog.names)
         assert not any(name.startswith(("fc.", "layer2.", "layer3.", "layer4.")) for name in fog.names)
     assert changed(clean, model) == set()
@@ -60,13 +60,15 @@ def test_only_the_touched_tensors_change_and_integer_buffers_stay(fog):
 def test_the_same_set_gives_the_same_bits_whatever_came_before(fog, noise, blur):
     wanted = {"fog": (fog, 0.3), "noise": (noise, -0.7), "blur": (blur, 1.1)}
     reference = tiny_resnet()
-    patch(reference, *(s for s, _ in wanted.values()), alpha=[a for _, a in wanted.values()])
+    patch(
+        reference, *(s for s, _ in wanted.values()), alpha=[a for _, a in wanted.values()], max_relative_norm=math.inf
+    )
     for seed in range(6):
         rng = random.Random(seed)
         order = rng.sample(list(wanted), 3)
         model = tiny_resnet()
-        first = patch(model, wanted[order[0]][0], alpha=rng.uniform(-2, 2))
-        second = patch(model, wanted[order[1]][0], alpha=rng.uniform(-2, 2))
+        first = patch(model, wanted[order[0]][0], alpha=rng.uniform(-2, 2), max_relative_norm=math.inf)
+        second = patch(model, wanted[order[1]][0], alpha=rng.uniform(-2, 2), max_relative_norm=math.inf)
         handle = rng.choice([first, second])
         handle.add(wanted[order[2]][0], alpha=9.0)
         handle.remove(order[2])
@@ -92,7 +94,7 @@ def rounded(values: np.ndarray, dtype: torch.dtype) -> bytes:
 def test_the_change_is_alpha_times_delta_up_to_one_rounding(dtype, alpha, exact_fog):
     model = tiny_resnet().to(dtype)
     clean = {n: t.detach().double().numpy().copy() for n, t in model.state_dict().items()}
-    with patch(model, exact_fog, alpha=alpha):
+    with patch(model, exact_fog, alpha=alpha, max_relative_norm=math.inf):
         for name in exact_fog.names:
             step = np.float32(alpha) * exact_fog.delta(name).numpy()
             theta = clean[name] if dtype == torch.float64 else clean[name].astype(np.float32)
@@ -109,7 +111,7 @@ def test_several_signatures_add_up(fog, noise):
     model = tiny_resnet()
     name = "conv1.weight"
     clean = model.conv1.weight.detach().double()
-    patch(model, fog, noise, alpha=(0.5, -2.0))
+    patch(model, fog, noise, alpha=(0.5, -2.0), max_relative_norm=math.inf)
     wanted = clean + 0.5 * fog.delta(name).double() - 2.0 * noise.delta(name).double()
     assert (model.conv1.weight.double() - wanted).abs().max() <= 2.0**-23 * wanted.abs().max()
 
@@ -133,7 +135,7 @@ def test_the_recommended_alpha_is_the_default_and_alpha_may_be_one_for_all_or_on
         (np.float32(0.5), {"fog": 0.5, "noise": 0.5}),
         ([0.1, -3], {"fog": 0.1, "noise": -3.0}),
     ]:
-        with patch(model, fog, noise, alpha=alpha) as p:
+        with patch(model, fog, noise, alpha=alpha, max_relative_norm=math.inf) as p:
             assert p.alphas == expected
 
 
@@ -170,10 +172,10 @@ class FailingWrite:
 def test_a_fault_in_the_middle_of_writing_changes_nothing(what, error, fog, noise, blur, monkeypatch):
     model = tiny_resnet()
     clean = bits(model)
-    p = patch(model, fog, noise)
+    p = patch(model, fog, noise, max_relative_norm=math.inf)
     before = bits(model)
     actions = {
-        "patch": lambda: patch(model, blur),
+        "patch": lambda: patch(model, blur, max_relative_norm=math.inf),
         "add": lambda: p.add(blur),
         "set_alpha": lambda: p.set_alpha(fog=0.25),
         "remove": lambda: p.remove("fog"),
@@ -227,9 +229,9 @@ def test_an_overflow_is_refused_and_nothing_changes(fog):
     model = tiny_resnet().half()
     clean = bits(model)
     with pytest.raises(PatchStateError, match=r"overflows torch.float16.*smaller alpha"):
-        patch(model, fog, alpha=1e8)
+        patch(model, fog, alpha=1e8, max_relative_norm=math.inf)
     assert changed(clean, model) == set() and active_patches(model) == ()
-    with patch(model, fog) as p:
+    with patch(model, fog, max_relative_norm=math.inf) as p:
         before = bits(model)
         with pytest.raises(PatchStateError, match="overflows"):
             p.set_alpha(fog=1e300)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import math
 import pickle
 import weakref
 
@@ -115,10 +116,10 @@ def test_two_handles_come_off_in_any_order(fog, noise):
     clean = bits(tiny_resnet())
     for first in (0, 1):
         model = tiny_resnet()
-        handles = [patch(model, fog, alpha=0.5), patch(model, noise, alpha=2)]
+        handles = [patch(model, s, alpha=a, max_relative_norm=math.inf) for s, a in ((fog, 0.5), (noise, 2))]
         assert active_patches(model) == tuple(handles)
         alone = tiny_resnet()
-        patch(alone, *[(fog, noise)[1 - first]], alpha=(0.5, 2)[1 - first])
+        patch(alone, *[(fog, noise)[1 - first]], alpha=(0.5, 2)[1 - first], max_relative_norm=math.inf)
         handles[first].unpatch()
         assert bits(model) == bits(alone) and active_patches(model) == (handles[1 - first],)
         handles[1 - first].unpatch()
@@ -337,7 +338,7 @@ def test_what_a_model_made_of_its_weights_for_evaluation_is_forgotten():
         next(m for m in model.modules() if isinstance(m, nn.Hardswish)).train()  # a flag of its own
         flags = [m.training for m in model.modules()]
         clean = model(images)
-        p = patch(model, signature)
+        p = patch(model, signature, max_relative_norm=math.inf)
         live = model(images)
         fresh = copy.deepcopy(model)
         fresh.train()

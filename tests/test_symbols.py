@@ -28,6 +28,7 @@ def test_codes_come_back(width, codes, dtype):
     assert escapes.tolist() == [c for c in codes if abs(c) > top(width)]
     places, squares = scan("w", stream, width, len(codes))
     assert places.tolist() == [i for i, c in enumerate(codes) if abs(c) > top(width)]
+    assert int(squares) == sum(c * c for c in codes if abs(c) <= top(width))
     found = torch.empty(len(codes))
     read(stream, width, 0, found, torch.empty(len(codes), dtype=torch.uint8))
     found[places] = escapes.float()
