@@ -242,6 +242,39 @@ def test_an_interrupt_waits_for_the_end_of_a_change(fog, monkeypatch):
     assert changed(clean, model) == set()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGALRM, signal.SIGABRT, signal.SIGUSR1])
+def test_other_signals_whose_handlers_raise_wait_too(fog, number, monkeypatch):
+    """As servers end their workers, and as time limits come."""
+
+    class OutOfTime(Exception):
+        pass
+
+    def raises(number: int, frame: object) -> None:
+        raise OutOfTime
+
+    model = tiny_resnet()
+    clean, write, sent = bits(model), deltas.write, []
+
+    def disturbed(*arguments) -> None:
+        if not sent:
+            sent.extend(os.kill(os.getpid(), n) for n in (number, signal.SIGINT))
+        write(*arguments)
+
+    former = signal.signal(number, raises)
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(deltas, "write", disturbed)
+            with pytest.raises((OutOfTime, KeyboardInterrupt)) as caught:
+                patch(model, fog)
+        assert {type(caught.value), type(caught.value.__context__)} == {OutOfTime, KeyboardInterrupt}
+        assert signal.getsignal(number) is raises
+    finally:
+        signal.signal(number, former)
+    (p,) = active_patches(model)
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
 def test_a_second_interrupt_does_not_wait(fog):
     model = tiny_resnet()
     p = patch(model, fog)
