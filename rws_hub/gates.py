@@ -21,6 +21,13 @@ _open: set[_Block] = set()
 _under_way: _Change | None = None
 _forks = 0
 _own = threading.local()
+# What ends a program, or takes it out of what it does: Ctrl-C, servers that end their workers, time limits. Handlers of
+# the operating system's own are none of Python's and are left alone.
+_STOPPING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGABRT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)  # Windows has three of them
+)
 
 
 class _Block:
@@ -104,7 +111,7 @@ def change(owners: Collection[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def one_change(model: nn.Module | None) -> Iterator[None]:
-    """Nobody else changes a patch inside of this block, shards are where they are kept, and Ctrl-C waits for its end.
+    """Nobody else changes a patch inside of this block, shards are where they are kept, and signals wait for its end.
 
     Raises:
         PatchStateError: this thread is inside of a `steady` block, or of another change, and would wait for itself.
@@ -143,29 +150,41 @@ def _refuse_within_change(what: str) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """An interrupt between writing the weights and writing down who did it would leave nobody to take it off again.
+    """Signals wait: what a handler raises between writing and writing down who did it would leave nobody to undo it.
 
-    A second one is not kept waiting: a forward pass that never ends may hold everything up.
+    A second one of its kind is not kept waiting: a forward pass that never ends may hold everything up.
     """
-    former = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(former):
+    former = {s: h for s in _STOPPING if callable(h := signal.getsignal(s))}
+    if threading.current_thread() is not threading.main_thread() or not former:
         yield
         return
-    waiting: list[tuple[Any, ...]] = []
+    waiting: list[tuple[int, Any]] = []
     process = os.getpid()
 
-    def later(*told: Any) -> None:
-        if waiting or os.getpid() != process:  # a forked child is no part of the change
-            former(*told)
-        waiting.append(told)
+    def later(number: int, frame: Any) -> None:
+        # A forked child is no part of the change.
+        if os.getpid() != process or any(number == other for other, _ in waiting):
+            former[signal.Signals(number)](number, frame)
+        waiting.append((number, frame))
 
-    signal.signal(signal.SIGINT, later)
+    for number in former:
+        signal.signal(number, later)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
-        if waiting:
-            former(*waiting[0])
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        _tell([(former[signal.Signals(n)], n, frame) for n, frame in dict(waiting).items()])
+
+
+def _tell(waiting: list[tuple[Any, int, Any]]) -> None:
+    """Call handlers one after the other, whichever of them raises."""
+    for at, (handler, number, frame) in enumerate(waiting):
+        try:
+            handler(number, frame)
+        except BaseException:
+            _tell(waiting[at + 1 :])
+            raise
 
 
 def _blocks() -> list[_Block]:

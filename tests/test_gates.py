@@ -282,17 +282,50 @@ def test_a_signal_handler_changes_nothing_in_the_middle_of_a_change(fog, monkeyp
 
     def signalled(*arguments) -> None:
         if not told:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGWINCH)
         write(*arguments)
 
-    former = signal.signal(signal.SIGTERM, handler)
+    former = signal.signal(signal.SIGWINCH, handler)
     try:
         with monkeypatch.context() as context:
             context.setattr(deltas, "write", signalled)
             p.set_alpha(fog=0.5)
     finally:
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGWINCH, former)
     assert len(told) == 2 and p.alphas == {"fog": 0.5}
+    p.unpatch()
+    assert changed(clean, model) == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGALRM, signal.SIGABRT, signal.SIGUSR1])
+def test_other_signals_whose_handlers_raise_wait_too(fog, number, monkeypatch):
+    """As servers end their workers, and as time limits come."""
+
+    class OutOfTime(Exception):
+        pass
+
+    def raises(number: int, frame: object) -> None:
+        raise OutOfTime
+
+    model = tiny_resnet()
+    clean, write, sent = bits(model), deltas.write, []
+
+    def disturbed(*arguments) -> None:
+        if not sent:
+            sent.extend(os.kill(os.getpid(), n) for n in (number, signal.SIGINT))
+        write(*arguments)
+
+    former = signal.signal(number, raises)
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(deltas, "write", disturbed)
+            with pytest.raises((OutOfTime, KeyboardInterrupt)) as caught:
+                patch(model, fog)
+        assert {type(caught.value), type(caught.value.__context__)} == {OutOfTime, KeyboardInterrupt}
+        assert signal.getsignal(number) is raises
+    finally:
+        signal.signal(number, former)
+    (p,) = active_patches(model)
     p.unpatch()
     assert changed(clean, model) == set()
 

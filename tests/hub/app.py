@@ -42,6 +42,8 @@ class Application:
             if fault is not None and fault.before is not None:
                 # In another thread, so that it may send requests to this server.
                 await asyncio.to_thread(fault.before)
+            if fault is not None and fault.drop == "before":
+                return self._drop(send)
             response = self._answer(call, fault, on_cdn=on_cdn)
         except HubError as error:
             response = JSONResponse(error.body, error.status, error.headers)
@@ -52,6 +54,11 @@ class Application:
         origin: Literal["hub", "cdn"] = "cdn" if on_cdn else "hub"
         size, status = len(call.body), response.status_code
         self._hub.log.add(LoggedRequest(origin, call.method, path, query, call.headers, size, status))
+        if fault is not None and fault.drop == "after":
+            return self._drop(send)
+        if fault is not None and fault.change is not None:
+            headers = {k: v for k, v in response.headers.items() if k != "content-length"}
+            response = Response(fault.change(bytes(response.body)), response.status_code, headers)
         if fault is None or fault.cut is None:
             await response(scope, receive, send)
         else:
@@ -67,6 +74,11 @@ class Application:
                 handler, args = found
                 return handler(self._hub, replace(call, args=args))
         raise HubError(501, f"This server does not support {call.method} {call.path}")
+
+    @staticmethod
+    def _drop(send: Send) -> None:
+        """Close the connection without an answer: uvicorn's `send` is a method of what holds it."""
+        send.__self__.transport.abort()  # type: ignore[attr-defined]
 
     @staticmethod
     async def _send_cut(response: Response, size: int, send: Send) -> None:

@@ -52,11 +52,13 @@ class RequestLog:
 
 @dataclass
 class Fault:
-    """Something to go wrong with the next `times` requests that match.
+    """Something to go wrong with `times` requests that match, after the first `skip` of them.
 
-    With `status` the request is not handled, but answered with that status, `headers` and `message`.
-    Otherwise it is handled, and `cut` keeps only the first bytes of the answer's body and then drops the
-    connection. `before` runs first in either case, in a thread of its own, so it may use the client.
+    With `status` the request is not handled, but answered with that status, `headers` and `message`; with `drop`
+    "before" it is not handled either, and the connection is closed without a word.
+    Otherwise it is handled, and then: with `drop` "after" the connection is closed, and nobody hears of it; `cut` keeps
+    only the first bytes of the answer's body and then closes the connection; `change` makes another body of it, whose
+    length is told. `before` runs first in either case, in a thread of its own, so it may use the client or wait.
     """
 
     path: str
@@ -67,10 +69,18 @@ class Fault:
     cut: int | None = None
     before: Callable[[], object] | None = None
     times: int = 1
+    skip: int = 0
+    drop: Literal["before", "after"] | None = None
+    change: Callable[[bytes], bytes] | None = None
     hits: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
         """Whether this request is hit; counts the hit."""
-        struck = self.hits < self.times and self.method in (None, method) and re.search(self.path, path) is not None
+        if self.method not in (None, method) or re.search(self.path, path) is None:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        struck = self.hits < self.times
         self.hits += struck
         return struck

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
+from typing import Literal
 
 from .control import Fault, RequestLog
 from .store import LFS_PATTERNS, Commit, FileEntry, Repo, Store
@@ -75,9 +76,12 @@ class Hub:
         cut: int | None = None,
         before: Callable[[], object] | None = None,
         times: int = 1,
+        skip: int = 0,
+        drop: Literal["before", "after"] | None = None,
+        change: Callable[[bytes], bytes] | None = None,
     ) -> Fault:
         """Arm a fault for requests whose raw path matches a regular expression; its `hits` count up."""
-        self._faults.append(Fault(path, method, status, message, headers or {}, cut, before, times))
+        self._faults.append(Fault(path, method, status, message, headers or {}, cut, before, times, skip, drop, change))
         return self._faults[-1]
 
     def next_fault(self, method: str, path: str) -> Fault | None:
