@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -244,6 +245,49 @@ def test_two_threads_that_patch_take_turns(fog, noise):
         thread.start()
     for thread in threads:
         thread.join()
+    assert not failures and changed(clean, model) == set()
+
+
+@pytest.fixture
+def restless():
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_reading_a_handle_and_running_the_model_meanwhile_do_no_harm(fog, noise, restless):
+    """Without `steady`: what a handle says is one state of it, and no bit is lost, whatever a forward pass has seen."""
+    model, x = tiny_resnet(), torch.ones(1, 3, 32, 32)
+    clean = bits(model)
+    p, stop, failures = patch(model, fog), threading.Event(), []
+    allowed = [{"fog": 1.0}, {"noise": 1.0}]
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                assert dict(p.alphas) in allowed and p.kept_bytes > 0 and len(p.plan.signatures) == 1
+                assert p.active and active_patches(model) == (p,)
+            except BaseException as error:  # told below, in the main thread
+                failures.append(error)
+                return
+
+    def run() -> None:
+        while not stop.is_set():
+            with torch.no_grad():
+                model(x)
+
+    threads = [threading.Thread(target=work) for work in (read, run)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        p.exchange("fog", noise)
+        p.exchange("noise", fog)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    p.unpatch()
     assert not failures and changed(clean, model) == set()
 
 
