@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from rws_hub.beside import read_file, read_own
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
 from rws_hub.results import Results, parse_results
@@ -28,8 +29,6 @@ from rws_hub.spec import (
     Data,
     SignatureConfig,
 )
-
-FIGURES = "figures"
 
 
 def local_folder(source: str | Path, revision: str | None, subfolder: str | None) -> Path | None:
@@ -72,10 +71,7 @@ def read_config(folder: Path) -> SignatureConfig:
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise NotASignatureError(f"{folder}: no {CONFIG_FILE} there, so this is not a robust weight signature")
-    size = file.stat().st_size
-    if size > MAX_CONFIG_BYTES:
-        raise CorruptArtifactError(f"{file}: {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
-    return parse_config(file.read_bytes(), str(file))
+    return parse_config(read_file(file, MAX_CONFIG_BYTES) or b"", str(file))
 
 
 def require_replaceable(config: bytes, where: str) -> None:
@@ -111,7 +107,10 @@ def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytearray:
             f"{file}: {size:,} bytes, config.json says {config.payload.bytes:,}: the file is "
             f"{'truncated' if size < config.payload.bytes else 'too long'}. Fetch it again."
         )
-    data = bytearray(size)
+    try:
+        data = bytearray(size)
+    except MemoryError as error:
+        raise CorruptArtifactError(f"{file}: {size:,} bytes, more than this machine has memory for") from error
     with file.open("rb") as handle:
         got = handle.readinto(data)
     if got != size:
@@ -133,8 +132,8 @@ def verify_payload(folder: Path, config: SignatureConfig) -> bytearray:
 
 def read_results(folder: Path) -> Results | None:
     """`results.json` of a folder, or None if there is none."""
-    file = folder / RESULTS_FILE
-    return parse_results(file.read_bytes(), str(file)) if file.is_file() else None
+    data = read_own(folder, RESULTS_FILE)
+    return None if data is None else parse_results(data, str(folder / RESULTS_FILE))
 
 
 def read_card(folder: Path) -> str | None:
@@ -142,9 +141,10 @@ def read_card(folder: Path) -> str | None:
 
     Raises:
         CardError: it is not UTF-8.
+        CorruptArtifactError: as `read_own`.
     """
-    file = folder / CARD_FILE
-    return decode_card(file.read_bytes(), str(file)) if file.is_file() else None
+    data = read_own(folder, CARD_FILE)
+    return None if data is None else decode_card(data, str(folder / CARD_FILE))
 
 
 def decode_card(data: bytes, where: str) -> str:

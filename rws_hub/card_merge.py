@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -21,7 +22,8 @@ NOTES = "## Notes kept from the previous card"
 
 _BEGIN = re.compile(r"<!-- rws-hub:begin(?: sha256=([0-9a-f]{64}))? -->")
 _END = re.compile(r"<!-- rws-hub:end -->")
-_DIGESTS = re.compile(r"\n*<!-- rws-hub:pieces((?: [0-9a-f]{8})*) -->")
+# Not from within a run of line ends: each of a million would be tried, to the end of all.
+_DIGESTS = re.compile(r"(?<!\n)\n*<!-- rws-hub:pieces((?: [0-9a-f]{8})*) -->")
 
 _FRONT_MATTER = re.compile(r"\s*---[ \t]*\n(?:|(.*?)\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 _ITEM = re.compile(r"([-*+]|\d+[.)])\s")
@@ -30,6 +32,8 @@ _SEPARATOR = re.compile(r"\|[\s:|-]+")
 
 # Values of these keys are sets: ours and theirs together. Any other key has one owner.
 _UNITED = ("tags", "datasets", "metrics")
+# What PyYAML raises for a value that its tag cannot have: `!!bool maybe` is a KeyError, and so on.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, ArithmeticError, AttributeError, TypeError)
 _SEQUENCE = "tag:yaml.org,2002:seq"
 _NULL = "tag:yaml.org,2002:null"
 # What is written where no person chose another; so this value is never taken for a person's.
@@ -134,9 +138,14 @@ def _parse(card: str, what: str) -> _Card:
 
 def _read_metadata(text: str, what: str) -> list[tuple[Node, Node]]:
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            # A few lines of them, merged into each other, are more than any memory holds.
+            raise CardError(f"the metadata of {what} uses an alias (*name); write out what it stands for")
         yaml.safe_load(text)  # finds what composing alone does not: unknown tags, impossible values
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except CardError:
+        raise
+    except _NOT_YAML as error:
         raise CardError(f"the metadata of {what} is not valid YAML: {error}") from error
     if root is None:
         return []
@@ -144,8 +153,8 @@ def _read_metadata(text: str, what: str) -> list[tuple[Node, Node]]:
         raise CardError(f"the metadata of {what} is not a YAML mapping")
     pairs: list[tuple[Node, Node]] = root.value
     keys = [str(key.value) for key, _ in pairs]
-    if twice := [k for k in keys if keys.count(k) > 1]:
-        raise CardError(f"the metadata of {what} has the key {twice[0]!r} twice")
+    if twice := [k for k, count in Counter(keys).items() if count > 1]:
+        raise CardError(f"the metadata of {what} has the key {twice[0][:60]!r} twice")
     return pairs
 
 
@@ -184,10 +193,12 @@ def _require_same_licence(ours: Node, theirs: Node) -> None:
 
 def _united(ours: Node, theirs: Node, key: str) -> SequenceNode:
     nodes = _scalars(ours, key)
+    known = {n.value for n in nodes}
     replaced = any(n.value.startswith(_BASE_MODEL_TAG) for n in nodes)
     for node in _scalars(theirs, key):
         stale = replaced and node.value.startswith(_BASE_MODEL_TAG)
-        if not stale and node.value not in [n.value for n in nodes]:
+        if not stale and node.value not in known:
+            known.add(node.value)
             nodes.append(node)
     return SequenceNode(_SEQUENCE, nodes, flow_style=False)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rws_hub.artifact import (
-    FIGURES,
     read_card,
     read_config,
     read_results,
@@ -15,11 +14,12 @@ from rws_hub.artifact import (
     verify_payload,
     write_files,
 )
+from rws_hub.beside import FIGURES, read_figures, read_file
 from rws_hub.card import render_card
 from rws_hub.card_merge import merge_card
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.results import Results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, MAX_CONFIG_BYTES, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Contents:
 def read_contents(folder: Path) -> Contents:
     """Everything in a folder, verified."""
     config = read_config(folder)
-    return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder))
+    return Contents(config, verify_payload(folder, config), read_results(folder), read_figures(folder))
 
 
 def write_folder(
@@ -99,20 +99,16 @@ def _require_ours(folder: Path) -> None:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; a signature is saved as a folder")
     file = folder / CONFIG_FILE
-    if file.is_file():
+    if (config := read_file(file, MAX_CONFIG_BYTES)) is not None:
         try:
-            require_replaceable(file.read_bytes(), str(file))
+            require_replaceable(config, str(file))
         except NotASignatureError as error:
             raise ArtifactError(f"{folder}: holds the config.json of something else; choose another folder") from error
 
 
-def _read_figures(folder: Path) -> dict[str, bytes]:
-    return {f.name: f.read_bytes() for f in sorted((folder / FIGURES).glob("*.png"))}
-
-
 def _kept_figures(folder: Path, config: SignatureConfig, figures: Mapping[str, bytes]) -> dict[str, bytes]:
     """The given figures and those of an existing folder."""
-    found = _read_figures(folder)
+    found = read_figures(folder)
     stale = sorted(found.keys() - figures.keys())
     if stale and not _holds(folder, config.payload.sha256):
         raise ArtifactError(

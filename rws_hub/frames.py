@@ -72,9 +72,13 @@ def decompress(frame: Data, size: int, where: str) -> bytearray:
         decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
         while at < len(view) and not decompressor.eof:
             # A frame can hold more than it states; then it is not at its end after `size` bytes.
-            part = decompressor.decompress(view[at : at + _BLOCK], max_length=size - done)
+            part = decompressor.decompress(view[at : at + _BLOCK], max_length=min(size - done, _BLOCK))
             data[done : done + len(part)] = part
             done, at = done + len(part), at + _BLOCK
+            while part and not decompressor.needs_input and not decompressor.eof:
+                part = decompressor.decompress(b"", max_length=min(size - done, _BLOCK))
+                data[done : done + len(part)] = part
+                done += len(part)
     except zstd.ZstdError as error:
         raise CorruptArtifactError(f"{where}: the compressed codes are damaged ({error})") from error
     if done != size or at < len(view) or not decompressor.eof or decompressor.unused_data:

@@ -67,18 +67,30 @@ def _beside(out: torch.Tensor, symbols: torch.Tensor) -> torch.Tensor:
     return symbols if out.is_cpu else symbols.to(out.device)
 
 
-def places_aside(name: str, stream: torch.Tensor, width: int, count: int) -> torch.Tensor:
+def places_aside(name: str, stream: torch.Tensor, width: int, count: int, most: int | None = None) -> torch.Tensor:
     """Which elements of a tensor stand aside, int64, in order.
 
+    Args:
+        name: of the tensor.
+        stream: its symbols.
+        width: bits of one.
+        count: elements of the tensor.
+        most: how many can stand aside; None: all of them.
+
     Raises:
-        CorruptArtifactError: bits behind the last element that no encoder writes.
+        CorruptArtifactError: bits behind the last element that no encoder writes, or more that stand aside than can.
     """
-    codes, at = stream.numpy(), 0
+    symbols, at, passed = stream.numpy(), 0, 0
     found = []
-    for run in (codes,) if width == 8 else (codes & 15, codes >> 4):
-        own, rest = run[: max(0, count - at)], run[max(0, count - at) :]
-        if (rest != top(width)).any():
-            raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
-        found.append(np.flatnonzero(own == 2 * top(width) + 1) + at)
-        at += len(run)
+    for shift in (0,) if width == 8 else (0, 4):
+        for start in range(0, len(symbols), _BLOCK):
+            run = symbols[start : start + _BLOCK]
+            run = run if width == 8 else run >> shift & 15
+            own, rest = run[: max(0, count - at)], run[max(0, count - at) :]
+            if (rest != top(width)).any():
+                raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
+            found.append(np.flatnonzero(own == 2 * top(width) + 1) + at)
+            at, passed = at + len(run), passed + len(found[-1])
+            if most is not None and passed > most:  # each takes many times the memory of the symbol that asks for it
+                raise CorruptArtifactError(f"{name}: its codes and those that stand aside do not belong together")
     return torch.from_numpy(np.concatenate(found))
