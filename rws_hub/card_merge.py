@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from rws_hub.card_metadata import read_metadata
 from rws_hub.errors import CardError
 
 NOTES = "## Notes kept from the previous card"
@@ -32,8 +32,6 @@ _SEPARATOR = re.compile(r"\|[\s:|-]+")
 
 # Values of these keys are sets: ours and theirs together. Any other key has one owner.
 _UNITED = ("tags", "datasets", "metrics")
-# What PyYAML raises for a value that its tag cannot have: `!!bool maybe` is a KeyError, and so on.
-_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, ArithmeticError, AttributeError, TypeError)
 _SEQUENCE = "tag:yaml.org,2002:seq"
 _NULL = "tag:yaml.org,2002:null"
 # What is written where no person chose another; so this value is never taken for a person's.
@@ -116,7 +114,7 @@ def _parse(card: str, what: str) -> _Card:
     front = _FRONT_MATTER.match(card)
     if front is None and card.lstrip().split("\n", 1)[0].rstrip() == "---":
         raise CardError(f"{what} begins with --- but the metadata block is never closed; close or remove it")
-    metadata = _read_metadata(front[1] or "", what) if front else []
+    metadata = read_metadata(front[1] or "", what) if front else []
     body = card[front.end() :] if front else card
     begins, ends = list(_BEGIN.finditer(body)), list(_END.finditer(body))
     if not begins and not ends:
@@ -134,28 +132,6 @@ def _parse(card: str, what: str) -> _Card:
         sha256=begin[1],
         after=body[end.end() :].strip("\n"),
     )
-
-
-def _read_metadata(text: str, what: str) -> list[tuple[Node, Node]]:
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            # A few lines of them, merged into each other, are more than any memory holds.
-            raise CardError(f"the metadata of {what} uses an alias (*name); write out what it stands for")
-        yaml.safe_load(text)  # finds what composing alone does not: unknown tags, impossible values
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except CardError:
-        raise
-    except _NOT_YAML as error:
-        raise CardError(f"the metadata of {what} is not valid YAML: {error}") from error
-    if root is None:
-        return []
-    if not isinstance(root, MappingNode):
-        raise CardError(f"the metadata of {what} is not a YAML mapping")
-    pairs: list[tuple[Node, Node]] = root.value
-    keys = [str(key.value) for key, _ in pairs]
-    if twice := [k for k, count in Counter(keys).items() if count > 1]:
-        raise CardError(f"the metadata of {what} has the key {twice[0][:60]!r} twice")
-    return pairs
 
 
 def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:

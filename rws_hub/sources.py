@@ -123,7 +123,7 @@ def _index_files(index: Path) -> list[Path]:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index}: not a safetensors index ({error})") from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+        if not isinstance(name, str) or Path(name).name != name or len(name) > 255 or not name.endswith(".safetensors"):
             raise CheckpointError(f"{index}: {jsonio.shown(name)} is not the name of a file beside it")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index}: the shard {jsonio.named(name)} is missing")

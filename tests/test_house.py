@@ -32,6 +32,7 @@ ORDER = [
     "report",
     "results",
     "beside",
+    "card_metadata",
     "card_merge",
     "card",
     "artifact",
