@@ -194,6 +194,8 @@ def check_values(name: str, packed: Packed, bits: int) -> None:
         return
     if bool((packed.parts["scales"] < 0).any()):
         raise CorruptArtifactError(f"{name}.scales holds a negative scale")
+    if not bool(torch.isfinite(packed.parts["scales"].float() * (2 ** (bits - 1) - 1)).all()):
+        raise CorruptArtifactError(f"{name}.scales holds a scale whose products are not finite")
     count, stream = math.prod(packed.shape), packed.parts["codes"]
     for start in range(0, count, _BLOCK):
         padded = unpack_bits(stream[start // 8 * bits : (start + _BLOCK) // 8 * bits], bits, _BLOCK)

@@ -251,7 +251,7 @@ def change_value(data: Any, draw: random.Random) -> None:
     if how == 0:
         del place[key]
     elif how < 4:
-        place[key] = draw.choice((OTHERS, TEXTS, NUMBERS)[how - 1])
+        place[key] = copy.deepcopy(draw.choice((OTHERS, TEXTS, NUMBERS)[how - 1]))
     elif how == 4 and isinstance(place, dict):
         place[draw.choice([draw.choice(TEXTS), str(key) + "x", str(key)[:-1]])] = place.pop(key)
     elif how == 5 and isinstance(place, list):
