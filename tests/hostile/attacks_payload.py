@@ -6,7 +6,6 @@ import copy
 import gzip
 import json
 import math
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,8 +107,6 @@ def _headers(name: str, origin: Origin) -> Iterator[Attack]:
                 _vouched(origin, join(changed, rest)),
                 "is malformed",
             )
-        for value in (None, [], "", 5, True, []):
-            pass
         for entry in (None, [], "U8", 5):
             changed = header | {first: entry}
             yield refused(
@@ -242,6 +239,8 @@ def _values(name: str, origin: Origin) -> Iterator[Attack]:
         values = {"NaN": NAN, "infinite": math.inf, "minus infinite": -math.inf}
         if label == "steps" or label.endswith(".scales"):
             values |= {"negative": -1.0}
+        if label.endswith(".scales"):
+            values |= {"too large for its codes": 3e38}
         if label == "steps":
             values |= {"minus zero": -0.0, "subnormal": 1e-40, "too large": 3e38}
         for case, value in values.items():
@@ -250,13 +249,8 @@ def _values(name: str, origin: Origin) -> Iterator[Attack]:
                 changed[at] = value
                 parts = origin.parts | {label: changed.reshape(part.shape)}
                 payload = bytes(write_payload(parts))
-                message = (
-                    "which no encoder writes"
-                    if label == "steps"
-                    else "is not finite"
-                    if case != "negative"
-                    else "a negative scale"
-                )
+                said = {"negative": "a negative scale", "too large for its codes": "whose products are not finite"}
+                message = "which no encoder writes" if label == "steps" else said.get(case, "is not finite")
                 yield refused(f"{name}: {label}[{at}] is {case}", "payload", _vouched(origin, payload), message)
     if origin.config.codec.scheme == "uniform":
         bits = origin.config.codec.bits
@@ -423,8 +417,3 @@ def _large(name: str, origin: Origin) -> Iterator[Attack]:
             "cannot stand for",
             f"{small} codes of {bits} bits",
         )
-
-
-def bf16(value: float) -> bytes:
-    """Two bytes."""
-    return struct.pack("<f", value)[2:]

@@ -40,11 +40,11 @@ def judged(origins: Sequence[Origin], seed: int, watch: Watch = contextlib.nullc
     if seed % CARDS == CARDS - 1:
         text = change_bytes(card().encode(), draw, [b"---\ntags: [a]\n&a *a <<: !!bool x\n<!-- rws-hub:begin -->"])
         with watch():
-            return Case("card", _judge_card(text.decode("utf-8", "replace")), len(text))
+            return Case("card", judge_card(text.decode("utf-8", "replace")), len(text))
     if seed % RESULTS == RESULTS - 1:
         raw = change_bytes(results().to_text().encode(), draw, [b'{"evaluations": [1e999, "\\ud800", null]}'])
         with watch():
-            return Case("results", _judge_results(raw), len(raw))
+            return Case("results", judge_results(raw), len(raw))
     origin = origins[draw.choices(range(len(origins)), [1 if "resnet" in o.name else 3 for o in origins])[0]]
     mutant = mutate(origin, origins, draw)
     with watch():
@@ -70,7 +70,7 @@ def card() -> str:
     return own.replace("---\n\n", "language: no\n---\n\n# Mine\n\nWords.\n\n", 1) + "\nMore words.\n"
 
 
-def _judge_results(raw: bytes) -> str:
+def judge_results(raw: bytes) -> str:
     """Refused, or results that are written and read back to the same."""
     try:
         found = parse_results(raw)
@@ -82,7 +82,7 @@ def _judge_results(raw: bytes) -> str:
     return "the same" if found == results() else "another"
 
 
-def _judge_card(text: str) -> str:
+def judge_card(text: str) -> str:
     """Refused, or merged so that merging again changes nothing."""
     new = render_card(small_signature().config, results())
     try:
