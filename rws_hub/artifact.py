@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from rws_hub.beside import read_file, read_own
 from rws_hub.config import parse_config
 from rws_hub.disk import place, scratch_folder, write
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
@@ -27,8 +28,6 @@ from rws_hub.spec import (
     Data,
     SignatureConfig,
 )
-
-FIGURES = "figures"
 
 T = TypeVar("T")
 
@@ -87,10 +86,7 @@ def read_config(folder: Path) -> SignatureConfig:
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise NotASignatureError(f"{folder}: no {CONFIG_FILE} there, so this is not a robust weight signature")
-    size = file.stat().st_size
-    if size > MAX_CONFIG_BYTES:
-        raise CorruptArtifactError(f"{file}: {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
-    return parse_config(file.read_bytes(), str(file))
+    return parse_config(read_file(file, MAX_CONFIG_BYTES) or b"", str(file))
 
 
 def require_replaceable(config: bytes, where: str) -> None:
@@ -126,7 +122,10 @@ def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytearray:
             f"{file}: {size:,} bytes, config.json says {config.payload.bytes:,}: the file is "
             f"{'truncated' if size < config.payload.bytes else 'too long'}. Fetch it again."
         )
-    data = bytearray(size)
+    try:
+        data = bytearray(size)
+    except MemoryError as error:
+        raise CorruptArtifactError(f"{file}: {size:,} bytes, more than this machine has memory for") from error
     with file.open("rb") as handle:
         got = handle.readinto(data)
     if got != size:
@@ -160,8 +159,8 @@ def read_verified(folder: Path) -> SignatureConfig:
 
 def read_results(folder: Path) -> Results | None:
     """`results.json` of a folder, or None if there is none."""
-    file = current(folder, RESULTS_FILE)
-    return parse_results(file.read_bytes(), str(file)) if file.is_file() else None
+    data = read_own(folder, RESULTS_FILE)
+    return None if data is None else parse_results(data, str(folder / RESULTS_FILE))
 
 
 def read_card(folder: Path) -> str | None:
@@ -169,9 +168,10 @@ def read_card(folder: Path) -> str | None:
 
     Raises:
         CardError: it is not UTF-8.
+        CorruptArtifactError: as `read_own`.
     """
-    file = current(folder, CARD_FILE)
-    return decode_card(file.read_bytes(), str(file)) if file.is_file() else None
+    data = read_own(folder, CARD_FILE)
+    return None if data is None else decode_card(data, str(folder / CARD_FILE))
 
 
 def decode_card(data: bytes, where: str) -> str:

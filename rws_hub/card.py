@@ -131,7 +131,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _bar(value: float, longest: float) -> str:
-    return "█" * round(_BAR * value / longest) if longest > 0 else ""
+    return "█" * round(_BAR * (value / longest)) if longest > 0 else ""
 
 
 def _condition(corruption: str, severity: int | None) -> str:
@@ -176,13 +176,14 @@ def _model_index(name: str, evaluations: tuple[Evaluation, ...]) -> list[dict[st
     """Patched accuracies only. The Hub's grouping drops all but type, config and split, so these tell all."""
     results: list[Any] = []
     for dataset, dataset_id in dict.fromkeys((e.dataset, e.dataset_id) for e in evaluations):
-        rows: list[EvalResult] = []
+        rows: dict[tuple[object, ...], EvalResult] = {}
         for e in evaluations:
             if (e.dataset, e.dataset_id) != (dataset, dataset_id):
                 continue
             corrupted = e.corruption if e.severity is None else f"{e.corruption}/{e.severity}"
             for condition, value in (("clean", e.clean.patched), (corrupted, e.corrupted.patched)):
-                row = EvalResult(
+                key = (condition, e.split, round(value, 6), e.target, f"{e.alpha!r}", e.images, e.seed)
+                rows[key] = EvalResult(
                     task_type="image-classification",
                     dataset_type=dataset_id or "unknown",
                     dataset_name=dataset,
@@ -193,9 +194,7 @@ def _model_index(name: str, evaluations: tuple[Evaluation, ...]) -> list[dict[st
                     metric_name=f"top-1 accuracy of the patched model ({e.target}, alpha {e.alpha:g})",
                     metric_args={"alpha": e.alpha, "images": e.images, "seed": e.seed},
                 )
-                if row not in rows:
-                    rows.append(row)
-        results += eval_results_to_model_index(name, rows)[0]["results"]
+        results += eval_results_to_model_index(name, list(rows.values()))[0]["results"]
     return [{"name": name, "results": results}]
 
 

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from rws_hub.card_metadata import read_metadata
 from rws_hub.errors import CardError
 
 NOTES = "## Notes kept from the previous card"
 
 _BEGIN = re.compile(r"<!-- rws-hub:begin(?: sha256=([0-9a-f]{64}))? -->")
 _END = re.compile(r"<!-- rws-hub:end -->")
-_DIGESTS = re.compile(r"\n*<!-- rws-hub:pieces((?: [0-9a-f]{8})*) -->")
+# Not from within a run of line ends: each of a million would be tried, to the end of all.
+_DIGESTS = re.compile(r"(?<!\n)\n*<!-- rws-hub:pieces((?: [0-9a-f]{8})*) -->")
 
 _FRONT_MATTER = re.compile(r"\s*---[ \t]*\n(?:|(.*?)\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 _ITEM = re.compile(r"([-*+]|\d+[.)])\s")
@@ -112,7 +114,7 @@ def _parse(card: str, what: str) -> _Card:
     front = _FRONT_MATTER.match(card)
     if front is None and card.lstrip().split("\n", 1)[0].rstrip() == "---":
         raise CardError(f"{what} begins with --- but the metadata block is never closed; close or remove it")
-    metadata = _read_metadata(front[1] or "", what) if front else []
+    metadata = read_metadata(front[1] or "", what) if front else []
     body = card[front.end() :] if front else card
     begins, ends = list(_BEGIN.finditer(body)), list(_END.finditer(body))
     if not begins and not ends:
@@ -130,23 +132,6 @@ def _parse(card: str, what: str) -> _Card:
         sha256=begin[1],
         after=body[end.end() :].strip("\n"),
     )
-
-
-def _read_metadata(text: str, what: str) -> list[tuple[Node, Node]]:
-    try:
-        yaml.safe_load(text)  # finds what composing alone does not: unknown tags, impossible values
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CardError(f"the metadata of {what} is not valid YAML: {error}") from error
-    if root is None:
-        return []
-    if not isinstance(root, MappingNode):
-        raise CardError(f"the metadata of {what} is not a YAML mapping")
-    pairs: list[tuple[Node, Node]] = root.value
-    keys = [str(key.value) for key, _ in pairs]
-    if twice := [k for k in keys if keys.count(k) > 1]:
-        raise CardError(f"the metadata of {what} has the key {twice[0]!r} twice")
-    return pairs
 
 
 def _merge_metadata(ours: _Card, theirs: _Card) -> MappingNode:
@@ -184,10 +169,12 @@ def _require_same_licence(ours: Node, theirs: Node) -> None:
 
 def _united(ours: Node, theirs: Node, key: str) -> SequenceNode:
     nodes = _scalars(ours, key)
+    known = {n.value for n in nodes}
     replaced = any(n.value.startswith(_BASE_MODEL_TAG) for n in nodes)
     for node in _scalars(theirs, key):
         stale = replaced and node.value.startswith(_BASE_MODEL_TAG)
-        if not stale and node.value not in [n.value for n in nodes]:
+        if not stale and node.value not in known:
+            known.add(node.value)
             nodes.append(node)
     return SequenceNode(_SEQUENCE, nodes, flow_style=False)
 

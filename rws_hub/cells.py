@@ -20,16 +20,26 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 Shape = tuple[int, ...]
 Fields = Mapping[str, int | str]
 
 WORDS = {"wb": ("weight", "bias"), "bn": ("weight", "bias", "running_mean", "running_var")}
-_FIELD = re.compile(r"\{(?:(?P<stride>[1-9]\d*)\*)?(?P<name>[a-z]+)(?P<offset>[+-]\d+)?(?:=(?P<fixed>\d+))?\}")
-_CELL = re.compile(r"(?P<mark>[\^+]?)(?P<template>[^\[\]<>]+)(?:\[(?P<view>[^\[\]]+)\])?(?:<(?P<last>\d+(,\d+)*)>)?")
-_BLOCK = re.compile(r"(\d+)/(\d+)")
-_COLUMNS = re.compile(r":,(\d*):(\d*)")
+# No number of a cell has more digits: no dimension has.
+_DIGITS = "[0-9]{1,9}"
+_FIELD = re.compile(
+    rf"\{{(?:(?P<stride>(?!0){_DIGITS})\*)?(?P<name>[a-z]+)(?P<offset>[+-]{_DIGITS})?(?:=(?P<fixed>{_DIGITS}))?\}}"
+)
+_CELL = re.compile(
+    r"(?P<mark>[\^+]?)(?P<template>[^\[\]<>]+)(?:\[(?P<view>[^\[\]]+)\])?"
+    rf"(?:<(?P<last>{_DIGITS}(,{_DIGITS}){{,7}})>)?"
+)
+_BLOCK = re.compile(f"({_DIGITS})/({_DIGITS})")
+_COLUMNS = re.compile(f":,({_DIGITS})?:({_DIGITS})?")
+# Axes of length 1 that a view can add or drop.
+_MAX_LIFT = 8
+_MAX_FIELDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,7 @@ class View:
         if self.lift < 0:
             return shape[-self.lift :] if shape[: -self.lift] == (1,) * -self.lift else None
         if self.flat:
-            return (shape[0], math.prod(shape[1:]))
+            return (shape[0], math.prod(shape[1:])) if shape else None
         return (1,) * self.lift + shape
 
     def whole(self, part: Shape) -> Shape | None:
@@ -182,17 +192,23 @@ def parse_cell(text: str) -> Cell:
     """
     match = _CELL.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no cell")
+        raise ValueError(f"{text[:80]!r} is no cell")
     template, additive = match["template"], match["mark"] == "+"
     literal = _FIELD.sub("\0", template)
-    if "\0\0" in literal or not re.fullmatch(r"[\w.\0-]+", literal, re.ASCII):
-        raise ValueError(f"{text!r} is no name template (letters, digits, _ - and ., with text between two fields)")
+    # Digits alone between two numbers leave open where one ends: reading a name could take for ever.
+    if re.search(r"\0\d*\0", literal) or not re.fullmatch(r"[\w.\0-]+", literal, re.ASCII):
+        raise ValueError(
+            f"{text[:80]!r} is no name template (letters, digits, _ - and ., with a text that is no number between two "
+            "fields)"
+        )
     names = [m["name"] for m in _FIELD.finditer(template)]
     if len(set(names)) < len(names):
-        raise ValueError(f"{text!r} holds a field twice")
+        raise ValueError(f"{text[:80]!r} holds a field twice")
+    if len(names) > _MAX_FIELDS:
+        raise ValueError(f"{text[:80]!r} holds {len(names):,} fields; at most {_MAX_FIELDS} are allowed")
     view = _parse_view(match["view"]) if match["view"] else View()
     if view.last is not None and not additive:
-        raise ValueError(f"{text!r}: columns up to a given one can only be added (`+`)")
+        raise ValueError(f"{text[:80]!r}: columns up to a given one can only be added (`+`)")
     last = tuple(map(int, match["last"].split(","))) if match["last"] else ()
     return Cell(template, view, match["mark"] == "^", additive, last)
 
@@ -205,24 +221,25 @@ def _parse_view(text: str) -> View:
         if view.first or view.last:
             return view
     axes = text.split(",")
-    if set(axes) in ({"None"}, {"0"}):
+    if set(axes) in ({"None"}, {"0"}) and len(axes) <= _MAX_LIFT:
         return View(lift=len(axes) if axes[0] == "None" else -len(axes))
     if text == "flat":
         return View(flat=True)
-    raise ValueError(f"[{text}] is no view")
+    raise ValueError(f"[{text[:80]}] is no view")
 
 
-@cache
+# The caches hold those of the package, and not all that any table of a stranger ever held.
+@lru_cache(maxsize=4096)
 def _fields(template: str) -> frozenset[str]:
     return frozenset(m["name"] for m in _FIELD.finditer(template))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _fixed(template: str) -> Mapping[str, int]:
     return {m["name"]: int(m["fixed"]) for m in _FIELD.finditer(template) if m["fixed"]}
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _pattern(template: str) -> re.Pattern[str]:
     parts: list[str] = []
     position = 0

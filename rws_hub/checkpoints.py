@@ -186,6 +186,8 @@ def _local(path: Path) -> Located:
 
 
 def _refuse_signature(folder: Path, label: str) -> None:
+    if not (folder / CONFIG_FILE).is_file():
+        return
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -250,7 +252,7 @@ def _shards(chosen: Path) -> list[str]:
         return []
     try:
         names = [n for n in json.loads(chosen.read_bytes())["weight_map"].values() if isinstance(n, str)]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return []
     return sorted({n for n in names if PurePosixPath(n).name == n and n.endswith(".safetensors")})
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from rws_hub import commands
 from rws_hub.errors import RWSError
 from rws_hub.parser import build_parser
+from rws_hub.show import printable
 
 # Whatever comes out of the Hub client speaks for itself; a traceback would only bury it.
 _CLIENT = "huggingface_hub"
@@ -38,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, (RWSError, OSError)) and not _is_of_client(error):
             raise
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+        print(printable(f"error: {_sentence(error)}"), file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
-            print(f"note: {note}", file=sys.stderr)
+            print(printable(f"note: {note}"), file=sys.stderr)
         return 1
     return 0
 

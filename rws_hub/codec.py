@@ -210,16 +210,20 @@ def check_values(name: str, packed: Packed, bits: int) -> None:
     """
     for suffix in ("scales", "values"):
         part = packed.parts.get(suffix)
-        if part is not None and not bool(torch.isfinite(part).all()):
+        if part is not None and not all(bool(torch.isfinite(block).all()) for block in _blocks(part)):
             raise CorruptArtifactError(f"{name}.{suffix} holds a value that is not finite")
     if packed.encoding != "codes":
         return
     if bool((packed.parts["scales"] < 0).any()):
         raise CorruptArtifactError(f"{name}.scales holds a negative scale")
-    count = math.prod(packed.shape)
-    padded = unpack_bits(packed.parts["codes"], bits, -(-count // 8) * 8)
-    if bool((padded[:count] < -(2 ** (bits - 1)) + 1).any()) or bool((padded[count:] != 0).any()):
-        raise CorruptArtifactError(f"{name}.codes holds a code outside its {bits}-bit range")
+    if not bool(torch.isfinite(packed.parts["scales"].float() * (2 ** (bits - 1) - 1)).all()):
+        raise CorruptArtifactError(f"{name}.scales holds a scale whose products are not finite")
+    count, stream = math.prod(packed.shape), packed.parts["codes"]
+    for start in range(0, count, _BLOCK):
+        padded = unpack_bits(stream[start // 8 * bits : (start + _BLOCK) // 8 * bits], bits, _BLOCK)
+        own, rest = padded[: count - start], padded[count - start :]
+        if bool((own < -(2 ** (bits - 1)) + 1).any()) or bool((rest != 0).any()):
+            raise CorruptArtifactError(f"{name}.codes holds a code outside its {bits}-bit range")
 
 
 def packed_bytes(count: int, bits: int) -> int:

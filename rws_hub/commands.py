@@ -177,13 +177,14 @@ def _infer(arguments: argparse.Namespace) -> None:
 
 
 def _card(arguments: argparse.Namespace) -> None:
-    from rws_hub import contents
-    from rws_hub.results import parse_results
+    from rws_hub import beside, contents
 
     current = contents.read_contents(arguments.folder)
     results = None
     if arguments.results is not None:
-        results = parse_results(arguments.results.read_bytes(), str(arguments.results))
+        results = beside.read_results_file(arguments.results)
+        if results is None:
+            raise CheckpointError(f"{arguments.results}: No such file or directory")
     contents.write_folder(arguments.folder, current.config, current.payload, results, current.figures)
     _tell(arguments, {"card": str(arguments.folder / "README.md")}, f"{arguments.folder / 'README.md'} written")
 

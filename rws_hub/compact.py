@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rws_hub import jsonio
 from rws_hub.errors import CorruptArtifactError
 
 # The first format that is spelled like this.
@@ -120,8 +121,10 @@ def _spelled_out(groups: Any, where: str) -> dict[str, Any]:
         if not isinstance(group, dict) or set(group) != {*_KIND, "tensors"} or not isinstance(group["tensors"], dict):
             raise CorruptArtifactError(f"{where}: tensors[{i}] must hold {', '.join(_KIND)} and tensors, and no more")
         for name, pair in group["tensors"].items():
-            if not isinstance(pair, list) or len(pair) != 2 or name in tensors:
-                raise CorruptArtifactError(f"{where}: tensors[{i}]: {name[:80]!r} must occur once, with two numbers")
+            if not isinstance(pair, list) or len(pair) != 2 or name in tensors or len(name) > MAX_LENGTH:
+                raise CorruptArtifactError(
+                    f"{where}: tensors[{i}]: {jsonio.shown(name)} must be a name, once, with two numbers"
+                )
             characters += len(name)
             _check_size(len(tensors) + 1, characters, f"{where}: tensors")  # no more than the layout can hold
             kind = {k: group[k] for k in _KIND}

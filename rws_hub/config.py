@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from rws_hub import compact, jsonio
+from rws_hub.compact import MAX_AXES, MAX_DIMENSION, MAX_NAMES
 from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
 from rws_hub.names import table_of
 from rws_hub.spec import (
@@ -29,6 +30,8 @@ from rws_hub.spec import (
 )
 
 _ITEM_BYTES = {"float16": 2, "float32": 4}
+# Names times cells of a table that could be theirs: what finding a backbone in a model takes time for.
+MAX_READINGS = 2**22
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -50,8 +53,8 @@ def parse_config(text: str | bytes, where: str = CONFIG_FILE) -> SignatureConfig
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise NotASignatureError(f'{where} is not that of a robust weight signature ("format": "{FORMAT}" is missing)')
     version = data.get("format_version")
-    if type(version) is not int or version < 1:
-        raise CorruptArtifactError(f"{where}: format_version must be a positive integer, found {version!r}")
+    if type(version) is not int or not 1 <= version < 2**31:
+        raise CorruptArtifactError(f"{where}: format_version must be a positive integer, found {jsonio.shown(version)}")
     if version > FORMAT_VERSION:
         raise FormatVersionError(
             f"{where} is of format {version}; this rws-hub reads up to format {FORMAT_VERSION}. {_advice(data)}"
@@ -73,7 +76,7 @@ def check_config(config: SignatureConfig) -> None:
     """
     if config.digest != (sealed := config.sealed):
         raise CorruptArtifactError(
-            f"{CONFIG_FILE}: the digest does not hold (stated {config.digest[:12]}..., values give "
+            f"{CONFIG_FILE}: the digest does not hold (stated {jsonio.named(config.digest[:12])}..., values give "
             f"{sealed[:12]}...): a number, a name or a decision was changed after it was written. "
             "Fetch the artifact again."
         )
@@ -84,6 +87,7 @@ def check_config(config: SignatureConfig) -> None:
         )
     _check_text(config)
     _check_backbone(config.backbone)
+    _check_codec(config)
     _check_tensors(config)
 
 
@@ -103,7 +107,7 @@ def is_repo_id(text: str) -> bool:
 
 def is_tensor_name(text: str) -> bool:
     """Whether `text` can be a parameter name: dotted words, nothing that could be a path."""
-    return _TENSOR_NAME.fullmatch(text) is not None and len(text) <= 256
+    return len(text) <= 256 and _TENSOR_NAME.fullmatch(text) is not None
 
 
 def _advice(data: Mapping[str, Any]) -> str:
@@ -122,19 +126,21 @@ def check_labels(license: str, corruption: Corruption, repo_id: str | None, revi
     """
     for key, text in (("license", license), ("corruption.name", corruption.name)):
         if not isinstance(text, str) or not _WORD.fullmatch(text):
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {key} must be one plain word, found {text!r}")
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {key} must be one plain word, found {jsonio.shown(text)}")
     dataset = corruption.dataset
     if dataset is not None and not isinstance(dataset, str):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be text, found {dataset!r}")
+        raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be text, found {jsonio.shown(dataset)}")
     if dataset is not None and not (_WORD.fullmatch(dataset) or is_repo_id(dataset)):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.dataset must be one word or a Hub id, found {dataset!r}")
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: corruption.dataset must be one word or a Hub id, found {jsonio.shown(dataset)}"
+        )
     severity = corruption.severity
     if severity is not None and (type(severity) is not int or not 1 <= severity <= 5):
         raise CorruptArtifactError(f"{CONFIG_FILE}: corruption.severity must be 1 to 5, found {severity}")
     if repo_id is not None and not (isinstance(repo_id, str) and is_repo_id(repo_id)):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {repo_id!r} is not a Hub id")
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.repo_id {jsonio.shown(repo_id)} is not a Hub id")
     if revision is not None and not (isinstance(revision, str) and _HEX40.fullmatch(revision)):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {revision!r} is not a 40-hex commit")
+        raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.revision {jsonio.shown(revision)} is not a 40-hex commit")
 
 
 def strength(alpha: object, name: str) -> float:
@@ -158,7 +164,7 @@ def _check_text(config: SignatureConfig) -> None:
     check_labels(config.license, config.corruption, config.backbone.repo_id, config.backbone.revision)
     hashes = [config.payload.sha256, config.digest, *(s.sha256 for s in config.sources)]
     if bad := [h for h in hashes if not _HEX64.fullmatch(h)]:
-        raise CorruptArtifactError(f"{CONFIG_FILE}: {bad[0]!r} is not a sha256 in hex")
+        raise CorruptArtifactError(f"{CONFIG_FILE}: {jsonio.shown(bad[0])} is not a sha256 in hex")
     roles = [s.role for s in config.sources]
     if roles not in (["standard", "robust"], ["pretrained", "standard", "robust"]):
         raise CorruptArtifactError(f"{CONFIG_FILE}: sources must be (pretrained,) standard, robust; found {roles}")
@@ -172,34 +178,63 @@ def _check_text(config: SignatureConfig) -> None:
 
 def _check_backbone(backbone: Backbone) -> None:
     try:
-        table_of(backbone.family, backbone.table)
+        table = table_of(backbone.family, backbone.table)
     except ValueError as error:
         raise CorruptArtifactError(f"{CONFIG_FILE}: backbone.table: {error}") from error
+    if table is not None and len(table.rows) * len(table.dialects) * len(backbone.layout) > MAX_READINGS:
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: backbone.layout has {len(backbone.layout):,} names, too many to be read by a table of "
+            f"{len(table.rows)} rows and {len(table.dialects)} columns (at most {MAX_READINGS:,} cells together)"
+        )
+    for name, shape in [*backbone.layout.items(), *backbone.head.items()]:
+        if not is_tensor_name(name):
+            raise CorruptArtifactError(
+                f"{CONFIG_FILE}: {jsonio.shown(name)} cannot be a tensor name (letters, digits, _ and dots)"
+            )
+        # The product of what has not been looked at could take for ever.
+        if len(shape) > MAX_AXES or any(not 1 <= d <= MAX_DIMENSION for d in shape) or math.prod(shape) > MAX_DIMENSION:
+            raise CorruptArtifactError(
+                f"{CONFIG_FILE}: {name} has the impossible shape {jsonio.shown(list(shape))}; at most {MAX_AXES} "
+                f"dimensions from 1 on and {MAX_DIMENSION:,} elements"
+            )
     if both := sorted(backbone.layout.keys() & backbone.head.keys()):
         raise CorruptArtifactError(f"{CONFIG_FILE}: {both[0]} is in the backbone's layout and in its head")
-    for name, shape in (backbone.layout | backbone.head).items():
-        if not is_tensor_name(name):
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name!r} cannot be a tensor name (letters, digits, _ and dots)")
-        if any(d < 1 for d in shape) or math.prod(shape) > 2**40:
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has the impossible shape {list(shape)}")
+    if len(backbone.layout) > MAX_NAMES or len(backbone.head) > MAX_NAMES:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: layout and head have at most {MAX_NAMES:,} names each")
 
 
-def _check_tensors(config: SignatureConfig) -> None:
+def _check_codec(config: SignatureConfig) -> None:
     codec = config.codec
     known = {"uniform": range(2, 9), "float32": (32,), "entropy": WIDTHS}
     if codec.bits not in known[codec.scheme]:
         raise CorruptArtifactError(f"{CONFIG_FILE}: codec {codec.scheme!r} with {codec.bits} bits does not exist")
     if codec.scheme == "uniform" and config.format_version > 2:
         raise CorruptArtifactError(f"{CONFIG_FILE}: codec 'uniform' ended with format 2")
+
+
+def _check_tensors(config: SignatureConfig) -> None:
+    codec = config.codec
+    if config.relative_error < 0:
+        raise CorruptArtifactError(f"{CONFIG_FILE}: relative_error is never negative, found {config.relative_error}")
+    if bad := [u for u in config.extraction.profile if u.parameters < 0 or u.relative_difference < 0]:
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: extraction.profile: the numbers of {jsonio.shown(bad[0].unit)} are never negative"
+        )
     if not config.tensors:
         raise CorruptArtifactError(f"{CONFIG_FILE}: a signature must touch at least one tensor")
     for name, facts in config.tensors.items():
         if name not in config.backbone.layout:
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} is touched but is not in the backbone's layout")
+            raise CorruptArtifactError(
+                f"{CONFIG_FILE}: {jsonio.named(name)} is touched but is not in the backbone's layout"
+            )
         if (facts.op == "multiply") != name.endswith("running_var"):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} cannot have op {facts.op!r}: running variances multiply")
         if (facts.encoding == "codes") != (facts.granularity is not None):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: granularity goes with encoding 'codes' only")
+        if facts.granularity == "row" and not config.shape(name):
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has no rows, so its granularity cannot be 'row'")
+        if facts.relative_error < 0 or facts.relative_norm < 0:
+            raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: relative_error and relative_norm are never negative")
         needs = {"codes": "uniform", "symbols": "entropy"}.get(facts.encoding, codec.scheme)
         if codec.scheme != needs:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has {facts.encoding}, but the codec is {codec.scheme}")
@@ -230,7 +265,7 @@ def _check_payload_size(config: SignatureConfig) -> None:
         shape = config.shape(name)
         count = math.prod(shape)
         if facts.encoding == "codes":
-            scales = shape[0] if facts.granularity == "row" and shape else 1
+            scales = shape[0] if facts.granularity == "row" else 1
             data += -(-count // 8) * config.codec.bits + 2 * scales
         else:
             data += 4 if facts.encoding == "symbols" else count * _ITEM_BYTES[facts.encoding]

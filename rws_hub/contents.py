@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rws_hub import disk, pending
 from rws_hub.artifact import (
-    FIGURES,
     consistently,
     read_card,
     read_config,
@@ -17,11 +16,12 @@ from rws_hub.artifact import (
     verify_payload,
     write_files,
 )
+from rws_hub.beside import FIGURES, read_figures, read_file
 from rws_hub.card import render_card
 from rws_hub.card_merge import merge_card
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.results import Results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, MAX_CONFIG_BYTES, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
 
 # Seconds to wait for another process that writes the same folder.
 _PATIENCE = 60.0
@@ -68,7 +68,7 @@ def read_contents(folder: Path) -> Contents:
 
     def read() -> Contents:
         config = read_config(folder)
-        return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder))
+        return Contents(config, verify_payload(folder, config), read_results(folder), read_figures(folder))
 
     return consistently(folder, read)
 
@@ -133,21 +133,16 @@ def _require_ours(folder: Path) -> None:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: is a file; a signature is saved as a folder")
     file = folder / CONFIG_FILE
-    if file.is_file():
+    if (config := read_file(file, MAX_CONFIG_BYTES)) is not None:
         try:
-            require_replaceable(file.read_bytes(), str(file))
+            require_replaceable(config, str(file))
         except NotASignatureError as error:
             raise ArtifactError(f"{folder}: holds the config.json of something else; choose another folder") from error
 
 
-def _read_figures(folder: Path) -> dict[str, bytes]:
-    found = sorted(pending.names(folder, f"{FIGURES}/*.png"))
-    return {n.rpartition("/")[2]: pending.current(folder, n).read_bytes() for n in found}
-
-
 def _kept_figures(folder: Path, config: SignatureConfig, figures: Mapping[str, bytes]) -> dict[str, bytes]:
     """The given figures and those of an existing folder."""
-    found = _read_figures(folder)
+    found = read_figures(folder)
     stale = sorted(found.keys() - figures.keys())
     if stale and not _holds(folder, config.payload.sha256):
         raise ArtifactError(

@@ -64,6 +64,8 @@ def decompress(frame: Data, size: int, where: str) -> bytearray:
         raise CorruptArtifactError(f"{where}: the compressed codes do not begin as a zstd frame does")
     view, done, at = memoryview(frame), 0, 0
     try:
+        if (window := _window(frame)) > 1 << _WINDOW_LOG:  # zstd looks at it only where it needs one
+            raise CorruptArtifactError(f"{where}: the compressed codes ask for a window of {window:,} bytes")
         stated = zstd.get_frame_info(frame).decompressed_size
         if stated != size:
             found = "no size" if stated is None else f"{stated:,} bytes"
@@ -72,11 +74,22 @@ def decompress(frame: Data, size: int, where: str) -> bytearray:
         decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
         while at < len(view) and not decompressor.eof:
             # A frame can hold more than it states; then it is not at its end after `size` bytes.
-            part = decompressor.decompress(view[at : at + _BLOCK], max_length=size - done)
+            part = decompressor.decompress(view[at : at + _BLOCK], max_length=min(size - done, _BLOCK))
             data[done : done + len(part)] = part
             done, at = done + len(part), at + _BLOCK
+            while part and not decompressor.needs_input and not decompressor.eof:
+                part = decompressor.decompress(b"", max_length=min(size - done, _BLOCK))
+                data[done : done + len(part)] = part
+                done += len(part)
     except zstd.ZstdError as error:
         raise CorruptArtifactError(f"{where}: the compressed codes are damaged ({error})") from error
     if done != size or at < len(view) or not decompressor.eof or decompressor.unused_data:
         raise CorruptArtifactError(f"{where}: the compressed codes are cut off, or something follows them")
     return data
+
+
+def _window(frame: Data) -> int:
+    """Bytes of the window that a frame asks for; 0 where it is as large as the contents."""
+    if len(frame) < 6 or frame[4] & 0x20:
+        return 0
+    return (8 + (frame[5] & 7)) << ((frame[5] >> 3) + 7)

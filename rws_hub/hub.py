@@ -18,20 +18,20 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from rws_hub import artifact
+from rws_hub import artifact, beside
 from rws_hub._version import __version__
-from rws_hub.artifact import FIGURES
+from rws_hub.beside import FIGURES
 from rws_hub.commits import commit_once
 from rws_hub.config import is_repo_id, parse_config
 from rws_hub.contents import Contents
 from rws_hub.downloads import LIBRARY, download, explained, is_whole
 from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
 from rws_hub.results import parse_results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, MAX_CONFIG_BYTES, PAYLOAD_FILE, RESULTS_FILE
 
 _AGAIN = "nothing of it is used; run it again in a moment"
 _HEX40 = re.compile(r"[0-9a-f]{40}")
-_FIGURE = re.compile(FIGURES + r"/[^/\\]+\.png")
+_FIGURE = re.compile(FIGURES + r"/[\w-]+\.png", re.ASCII)
 _WEIGHTS = re.compile(
     r".*\.(safetensors|bin|pt|pth|ckpt|pkl|h5|keras|onnx|pb|tflite|msgpack|gguf|npz|pdparams|mlmodel)", re.IGNORECASE
 )
@@ -92,7 +92,8 @@ def _fetch(
         config = fetch(CONFIG_FILE, revision)
     except RemoteEntryNotFoundError as error:
         raise NotASignatureError(f"{where} has no {CONFIG_FILE}, so it is not a robust weight signature") from error
-    parse_config(config.read_bytes(), f"{where}/{CONFIG_FILE}")  # before fetching what it may not be
+    # Before fetching what it may not be.
+    parse_config(beside.read_file(config, MAX_CONFIG_BYTES) or b"", f"{where}/{CONFIG_FILE}")
     fetch(PAYLOAD_FILE, commit_of(config, subfolder))
     return config.parent
 
@@ -121,14 +122,15 @@ def pull(
     artifact.require_plain(subfolder)
     subfolder = str(PurePosixPath(subfolder)) if subfolder else None
     folder = _fetch(repo_id, revision, token, subfolder=subfolder)
-    artifact.verify_payload(folder, artifact.read_config(folder))
+    config = artifact.read_config(folder)
+    payload = artifact.verify_payload(folder, config)
     commit = commit_of(folder / CONFIG_FILE, subfolder)
     prefix = f"{subfolder}/" if subfolder else ""
     with explained(_AGAIN):
         names = [n for n in _api(token).list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
         wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
-        files = {n.removeprefix(prefix): download(repo_id, n, revision=commit, token=token) for n in wanted}
-    return commit, {n: p.read_bytes() for n, p in files.items()}
+        paths = {n.removeprefix(prefix): download(repo_id, n, revision=commit, token=token) for n in wanted}
+    return commit, {**beside.read_beside(paths, config, repo_id), PAYLOAD_FILE: bytes(payload)}
 
 
 def push(

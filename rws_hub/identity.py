@@ -66,9 +66,11 @@ def _of_module(model: nn.Module) -> tuple[str, str]:
 def _of_files(path: Path) -> tuple[str, str]:
     """Library and architecture by the config.json that timm and transformers write beside their weights."""
     file = (path if path.is_dir() else path.parent) / "config.json"
+    if not file.is_file():
+        return "unknown", "unknown"
     try:
         config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "unknown", "unknown"  # advisory facts only: weights without a config are fine
     if isinstance(config, dict) and isinstance(config.get("architecture"), str):
         return "timm", config["architecture"]

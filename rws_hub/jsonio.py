@@ -8,18 +8,25 @@ dataclasses use are understood.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import re
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from rws_hub.errors import CorruptArtifactError
 
 T = TypeVar("T")
+
+# Commas and opening brackets that a text can have: what is parsed takes far more memory than what says it.
+MAX_VALUES = 2**20
+# Integers lie within 64 bits: sums and messages of larger ones are what Python refuses, or never finishes.
+_MAX_INTEGER = 2**63
+_PLAIN_KEY = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_SHOWN = 60
 
 # A list or object of plain values stays on one line: a layout of 300 shapes is read by people too, and the file
 # is a part of the artifact's size.
@@ -31,6 +38,8 @@ def to_json(value: object) -> Any:
 
     A field that may be left out (its default is None) is left out when it is None.
     """
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {f.name: to_json(v) for f, v in found if v is not None or f.default is not None}
@@ -57,14 +66,17 @@ def parse(text: str | bytes, where: str) -> Any:
     """Parse JSON; duplicate keys and NaN/Infinity are refused.
 
     Raises:
-        CorruptArtifactError: not JSON, not UTF-8, a duplicate key, a non-finite number, too deep.
+        CorruptArtifactError: not JSON, not UTF-8, a duplicate key, a non-finite number, too deep, too many values.
     """
+    marks: tuple[Any, ...] = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
+    if (values := sum(map(text.count, marks))) > MAX_VALUES:
+        raise CorruptArtifactError(f"{where}: {values:,} commas and brackets; at most {MAX_VALUES:,} are allowed")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen:
-                raise CorruptArtifactError(f"{where}: the key {key!r} occurs twice")
+                raise CorruptArtifactError(f"{where}: the key {shown(key)} occurs twice")
             seen[_sound(key, where)] = value
         return seen
 
@@ -91,6 +103,8 @@ def decode(kind: type[T], data: Any, where: str) -> T:
 
 
 def _decode(kind: Any, data: Any, where: str) -> Any:
+    if kind in (str, int, float, bool):
+        return _decode_plain(kind, data, where)
     if dataclasses.is_dataclass(kind):
         return _decode_object(kind, data, where)
     origin, args = get_origin(kind), get_args(kind)
@@ -101,27 +115,25 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
         return _decode(inner, data, where)
     if origin is Literal:
         if data not in args or isinstance(data, bool) != isinstance(args[0], bool):
-            raise CorruptArtifactError(f"{where}: expected one of {list(args)}, found {_short(data)}")
+            raise CorruptArtifactError(f"{where}: expected one of {list(args)}, found {shown(data)}")
         return data
     if origin is tuple:
         if not isinstance(data, list):
-            raise CorruptArtifactError(f"{where}: expected a list, found {_short(data)}")
+            raise CorruptArtifactError(f"{where}: expected a list, found {shown(data)}")
         return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))
     if origin is dict:
         if not isinstance(data, dict):
-            raise CorruptArtifactError(f"{where}: expected an object, found {_short(data)}")
-        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in data.items()}
-    return _decode_plain(kind, data, where)
+            raise CorruptArtifactError(f"{where}: expected an object, found {shown(data)}")
+        return {k: _decode(args[1], v, f"{where}.{named(k)}") for k, v in data.items()}
+    raise TypeError(f"{where}: {kind} is no type that a config uses")
 
 
 def _decode_object(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise CorruptArtifactError(f"{where}: expected an object, found {_short(data)}")
-    hints = _hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
-    if unknown := sorted(set(data) - set(names)):
-        raise CorruptArtifactError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(names)}")
-    optional = {f.name for f in dataclasses.fields(kind) if f.default is None}
+        raise CorruptArtifactError(f"{where}: expected an object, found {shown(data)}")
+    hints, names, optional = _fields(kind)
+    if unknown := sorted(data.keys() - hints.keys()):
+        raise CorruptArtifactError(f"{where}: unknown key {shown(unknown[0])}; known keys are {', '.join(names)}")
     if missing := [n for n in names if n not in data and n not in optional]:
         raise CorruptArtifactError(f"{where}: the key {missing[0]!r} is missing")
     if null := sorted(n for n in optional if n in data and data[n] is None):
@@ -129,17 +141,21 @@ def _decode_object(kind: Any, data: Any, where: str) -> Any:
     return kind(**{n: _decode(hints[n], data[n], f"{where}.{n}") for n in names if n in data})
 
 
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    """The types of a dataclass's fields; finding them out takes longer than using them."""
-    return typing.get_type_hints(kind)
+@cache
+def _fields(kind: Any) -> tuple[Mapping[str, Any], tuple[str, ...], frozenset[str]]:
+    """Type hints of a dataclass by field, its fields in order, and those that may be left out."""
+    fields = dataclasses.fields(kind)
+    hints = typing.get_type_hints(kind)
+    return hints, tuple(f.name for f in fields), frozenset(f.name for f in fields if f.default is None)
 
 
 def _decode_plain(kind: Any, data: Any, where: str) -> Any:
     if kind is float and type(data) is int and abs(data) < 2**53:
         data = float(data)
     if type(data) is not kind:
-        raise CorruptArtifactError(f"{where}: expected {kind.__name__}, found {_short(data)}")
+        raise CorruptArtifactError(f"{where}: expected {kind.__name__}, found {shown(data)}")
+    if kind is int and not -_MAX_INTEGER <= data < _MAX_INTEGER:
+        raise CorruptArtifactError(f"{where}: expected an integer of 64 bits, found {shown(data)}")
     if kind is str:
         _sound(data, where)
     if kind is float and not math.isfinite(data):
@@ -152,10 +168,18 @@ def _sound(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise CorruptArtifactError(f"{where}: {_short(text)} holds half of a surrogate pair") from error
+        raise CorruptArtifactError(f"{where}: {shown(text)} holds half of a surrogate pair") from error
     return text
 
 
-def _short(data: Any) -> str:
+def named(text: str) -> str:
+    """A name for messages: as it is if it is a plain word, else as `shown`."""
+    return text if _PLAIN_KEY.fullmatch(text) else shown(text)
+
+
+def shown(data: Any) -> str:
+    """A value as a short printable line, for messages: whatever it is, it cannot steer a terminal or fill it."""
+    if isinstance(data, str):
+        data = data[:_SHOWN]  # escapes make it longer
     text = repr(data)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

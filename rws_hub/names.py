@@ -21,19 +21,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 
 from rws_hub.cells import Cell, Fields, Shape, parse_cell
 from rws_hub.errors import NameTableError
+from rws_hub.numbering import FLAT, Flat, Numbering, count_by_shape, numbered, parse_flat, with_both_numbers
 
 Layout = Mapping[str, Shape]
 
-# Far above what any table needs; a table may come from a stranger.
+# Far above what any table needs; a table may come from a stranger. Reading a backbone's names takes time for every
+# name, row and column.
 MAX_TABLE_BYTES = 1 << 16
+MAX_COLUMNS, MAX_LINES = 16, 512
 _PREFIX = re.compile(r"(head|extra|needs|never|with ([\w.]+)|without ([\w.]+)):\s*", re.ASCII)
-_FLAT = re.compile(r"flat (\w+): ([a-z]+) = ([a-z]+) ([a-z]+)(?: as ([\d ]+))? by (.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +87,6 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
-    """A dialect that numbers its blocks through: number `field` is block `pair` = (stage, block).
-
-    Seen from that dialect, the stages have `sizes` blocks if that is how many there are, and else begin where the
-    rows of the marker tensors change.
-    """
-
-    dialect: str
-    field: str
-    pair: tuple[str, str]
-    sizes: tuple[int, ...]
-    markers: tuple[Cell, ...]
-
-
-Numbering = Mapping[tuple[int, int], int]
-
-
-@dataclass(frozen=True, slots=True)
 class Family:
     """One table, as read from `text`. `dialects[0]` is canonical."""
 
@@ -125,20 +109,20 @@ class Family:
     def numbering(self, dialect: str, layout: Layout) -> Numbering:
         """(stage, block) -> running number of a backbone, from its names in one dialect."""
         if self.flat is None:
-            return {}
+            return numbered({})
         if dialect == self.flat.dialect:
-            return _count_by_shape(self.flat, layout)
+            return count_by_shape(self.flat, layout)
         stage, block = self.flat.pair
         cells = [c for r in self.rows if (c := r.cells[dialect]) and {stage, block} <= c.fields]
         found = {(int(f[stage]), int(f[block])) for c in cells for n in layout if (f := c.parse(n))}
-        return {pair: k for k, pair in enumerate(sorted(found))}
+        return numbered({pair: k for k, pair in enumerate(sorted(found))})
 
     def read(self, row: Row, dialect: str, name: str, numbering: Numbering) -> Fields | None:
         """Field values of a row, for every dialect, from one name; None if the row is not about it."""
         cell = row.cells[dialect]
         fields = None if cell is None else cell.parse(name)
         if fields is not None and self.flat is not None:
-            fields = _with_both_numbers(self.flat, fields, numbering)
+            fields = with_both_numbers(self.flat, fields, numbering)
         return fields if fields is None or all(fields[key] == value for key, value in row.fixed.items()) else None
 
     def unit_of(self, name: str) -> tuple[tuple[int, ...], str] | None:
@@ -163,35 +147,6 @@ class Family:
         return next(i for i, u in enumerate(self.units) if u.label.template.partition("{")[0] == start)
 
 
-def _with_both_numbers(flat: Flat, fields: Fields, numbering: Numbering) -> Fields | None:
-    """The fields with (stage, block) and the running number, or None if there is no such block."""
-    if flat.field in fields:
-        pairs = [p for p, k in numbering.items() if k == fields[flat.field]]
-        return {**fields, **dict(zip(flat.pair, pairs[0], strict=True))} if pairs else None
-    if all(key in fields for key in flat.pair):
-        stage, block = (int(fields[key]) for key in flat.pair)
-        return {**fields, flat.field: numbering[stage, block]} if (stage, block) in numbering else None
-    return fields
-
-
-def _count_by_shape(flat: Flat, layout: Layout) -> Numbering:
-    rows: dict[int, int] = {}
-    for marker in flat.markers:
-        for name, shape in layout.items():
-            if (fields := marker.parse(name)) is not None:
-                rows[int(fields.get(flat.field, 0))] = shape[0] if shape else 0
-    if len(rows) == sum(flat.sizes):
-        pairs = [(stage, block) for stage, size in enumerate(flat.sizes) for block in range(size)]
-        return dict(zip(pairs, sorted(rows), strict=True))
-    numbering: dict[tuple[int, int], int] = {}
-    stage, block, width = -1, 0, -1
-    for k in sorted(rows):
-        stage, block = (stage, block + 1) if rows[k] == width else (stage + 1, 0)
-        width = rows[k]
-        numbering[(stage, block)] = k
-    return numbering
-
-
 def parse_family(name: str, text: str) -> Family:
     """Read one table.
 
@@ -203,24 +158,23 @@ def parse_family(name: str, text: str) -> Family:
     if odd := next((c for c in text if not c.isprintable() and c not in "\t\r\n\xa0"), None):
         number = text[: text.index(odd)].count("\n") + 1
         raise ValueError(f"{name}, line {number}: the character {odd!r} cannot be printed; remove it")
+    lines = [raw.split("#")[0].strip() for raw in text.splitlines()]
+    if (count := sum(map(bool, lines))) > MAX_LINES:
+        raise ValueError(f"{name}: {count:,} lines; a table has at most {MAX_LINES}, comments not counted")
     dialects: tuple[str, ...] = ()
     rows: list[Row] = []
     units: list[Unit] = []
     flat: Flat | None = None
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.split("#")[0].strip()
+    for number, line in enumerate(lines, 1):
         try:
             if line.startswith("columns:") and dialects:
                 raise ValueError("a second line `columns:`; a table has one")
             if line.startswith("columns:"):
-                dialects = tuple(c.strip() for c in line.removeprefix("columns:").split("|"))
+                dialects = _parse_columns(line.removeprefix("columns:"))
             elif line.startswith("unit "):
-                label, _, prefixes = line.removeprefix("unit ").partition(":")
-                units.append(Unit(parse_cell(label.strip()), tuple(parse_cell(p) for p in prefixes.split())))
-            elif match := _FLAT.fullmatch(line):
-                sizes = tuple(int(n) for n in (match[5] or "").split())
-                markers = tuple(parse_cell(m) for m in match[6].split())
-                flat = Flat(match[1], match[2], (match[3], match[4]), sizes, markers)
+                units.append(_parse_unit(line.removeprefix("unit ")))
+            elif match := FLAT.fullmatch(line):
+                flat = parse_flat(match, dialects)
             elif line:
                 rows.append(_parse_row(line, dialects, rows, flat))
         except ValueError as error:
@@ -246,6 +200,21 @@ def read_table(path: str | Path) -> Family:
         raise NameTableError(f"{file}: no name table ({error})") from error
 
 
+def _parse_columns(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split("|"))
+    if len(names) > MAX_COLUMNS:
+        raise ValueError(f"{len(names):,} columns; a table has at most {MAX_COLUMNS}")
+    return names
+
+
+def _parse_unit(text: str) -> Unit:
+    label, _, prefixes = text.partition(":")
+    unit = Unit(parse_cell(label.strip()), tuple(parse_cell(p) for p in prefixes.split()))
+    if any(not unit.label.fields <= prefix.fields for prefix in unit.prefixes):
+        raise ValueError(f"the label of a unit holds a field that one of its prefixes lacks ({label.strip()[:80]})")
+    return unit
+
+
 def _parse_row(line: str, dialects: tuple[str, ...], above: list[Row], flat: Flat | None) -> Row:
     prefix = _PREFIX.match(line)
     texts = [c.strip() for c in line[prefix.end() if prefix else 0 :].split("|")]
@@ -266,7 +235,7 @@ def _parse_row(line: str, dialects: tuple[str, ...], above: list[Row], flat: Fla
     if prefix and (wanted := prefix[2] or prefix[3]):
         known = next((r for r in above if (c := r.cells[dialects[0]]) and c.template == wanted), None)
         if known is None:
-            raise ValueError(f"no row above is about {wanted}")
+            raise ValueError(f"no row above is about {wanted[:80]}")
         condition = Condition({d: c.template for d, c in known.cells.items() if c}, bool(prefix[2]))
     fixed = {key: value for c in cells.values() if c for key, value in c.fixed.items()}
     word = prefix[1] if prefix else ""
@@ -284,7 +253,8 @@ def families() -> Mapping[str, Family]:
     return {f.name[:-4]: parse_family(f.name[:-4], f.read_text("utf-8")) for f in files}
 
 
-@cache
+# A cache that grew with every table ever read would be a leak.
+@lru_cache(maxsize=64)
 def table_of(family: str, text: str | None) -> Family | None:
     """The table of an artifact: the one it brings, else the package's, else None.
 

@@ -21,7 +21,7 @@ from rws_hub import codec, jsonio, pools
 from rws_hub.codec import Packed
 from rws_hub.config import is_tensor_name
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.spec import PAYLOAD_FILE, Data, SignatureConfig, TensorFacts
+from rws_hub.spec import MAX_CONFIG_BYTES, PAYLOAD_FILE, Data, SignatureConfig, TensorFacts
 
 _ITEM_BYTES = {"U8": 1, "I16": 2, "F16": 2, "BF16": 2, "F32": 4}
 _DTYPES = {"U8": torch.uint8, "I16": torch.int16, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -128,11 +128,13 @@ def check_header(data: Data, config: SignatureConfig) -> None:
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > len(data) - 8:
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: not a safetensors file (the header does not fit)")
+    if length > MAX_CONFIG_BYTES:  # it names the same tensors as the config, in fewer words
+        raise CorruptArtifactError(f"{PAYLOAD_FILE}: a header of {length:,} bytes; at most {MAX_CONFIG_BYTES:,}")
     header = jsonio.parse(bytes(data[8 : 8 + length]), f"{PAYLOAD_FILE} header")
     if not isinstance(header, dict):
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: the header is not an object")
     if odd := [n for n in header if not is_tensor_name(n)]:
-        raise CorruptArtifactError(f"{PAYLOAD_FILE}: {odd[0]!r} cannot be a tensor name")
+        raise CorruptArtifactError(f"{PAYLOAD_FILE}: {jsonio.shown(odd[0])} cannot be a tensor name")
     promised = _promised(config)
     for name in promised:
         if name not in header:
@@ -184,15 +186,22 @@ def _check_entry(name: str, entry: Any, dtype: str, shape: tuple[int, ...]) -> N
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: the header entry of {name} is malformed")
     if entry["dtype"] != dtype or repr(entry["shape"]) != repr(list(shape)):  # [1] == [True] == [1.0]
         raise CorruptArtifactError(
-            f"{PAYLOAD_FILE}: {name} must be {dtype} {list(shape)}, found {entry['dtype']} {entry['shape']}"
+            f"{PAYLOAD_FILE}: {name} must be {dtype} {list(shape)}, found {_spelled(entry['dtype'])} "
+            f"{jsonio.shown(entry['shape'])}"
         )
     offsets = entry["data_offsets"]
-    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets)):
+    if not (
+        isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int and abs(o) < 2**63 for o in offsets)
+    ):
         raise CorruptArtifactError(f"{PAYLOAD_FILE}: {name} has malformed offsets")
     if offsets[1] - offsets[0] != _nbytes(dtype, shape):
         raise CorruptArtifactError(
             f"{PAYLOAD_FILE}: {name} has {offsets[1] - offsets[0]} bytes, not what its shape needs"
         )
+
+
+def _spelled(dtype: object) -> str:
+    return jsonio.named(dtype) if isinstance(dtype, str) else jsonio.shown(dtype)
 
 
 def _check_cover(header: Mapping[str, Any], size: int) -> None:

@@ -32,7 +32,7 @@ def current(folder: Path, name: str) -> Path:
 def names(folder: Path, pattern: str) -> set[str]:
     """The files of an artifact whose paths in it match, wherever they lie."""
     places = [folder] if (folder / PENDING / CONFIG_FILE).exists() else [folder, folder / PENDING]
-    return {f.relative_to(p).as_posix() for p in places for f in p.glob(pattern) if f.is_file()}
+    return {f.relative_to(p).as_posix() for p in places for f in p.glob(pattern)}
 
 
 def stamp(folder: Path) -> Stamp:

@@ -82,7 +82,7 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
         count = _count(config, name)
         own = stream[at : at + stream_bytes(count, width)]
         at += len(own)
-        places, squares = symbols.scan(name, own, width, count)
+        places, squares = symbols.scan(name, own, width, count, most=len(escapes) - passed)
         values = escapes[passed : passed + len(places)]
         passed += len(places)
         sizes = values.int().abs()

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rws_hub.cells import Cell, Shape, Slice, tiles
-from rws_hub.names import Family, Layout, Numbering, Row, families
+from rws_hub.names import Family, Layout, Row, families
+from rws_hub.numbering import Numbering
 from rws_hub.resolve import HEADS, plain_names
 from rws_hub.spelling import IDENTITY, Piece
 

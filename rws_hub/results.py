@@ -129,11 +129,13 @@ class Results:
         if self.format != RESULTS_FORMAT or self.format_version != RESULTS_FORMAT_VERSION:
             raise CorruptArtifactError(f"{where}: expected {RESULTS_FORMAT!r} of format {RESULTS_FORMAT_VERSION}")
         if not _HEX64.fullmatch(self.payload_sha256):
-            raise CorruptArtifactError(f"{where}: payload_sha256 {self.payload_sha256!r} is not a sha256 in hex")
+            raise CorruptArtifactError(
+                f"{where}: payload_sha256 {jsonio.shown(self.payload_sha256)} is not a sha256 in hex"
+            )
         _require_line(self.command, f"{where}: command")
         for name, version in self.versions.items():
             _require_line(name, f"{where}: versions")
-            _require_line(version, f"{where}: versions.{name}")
+            _require_line(version, f"{where}: versions.{jsonio.named(name)}")
         if not self.evaluations:
             raise CorruptArtifactError(f"{where}: evaluations is empty; a results file holds at least one")
         seen: dict[Evaluation, int] = {}
@@ -161,8 +163,8 @@ def parse_results(text: str | bytes, where: str = RESULTS_FILE) -> Results:
     if not isinstance(data, Mapping) or data.get("format") != RESULTS_FORMAT:
         raise CorruptArtifactError(f'{where} holds no results ("format": "{RESULTS_FORMAT}" is missing)')
     version = data.get("format_version")
-    if type(version) is not int or version < 1:
-        raise CorruptArtifactError(f"{where}: format_version must be a positive integer, found {version!r}")
+    if type(version) is not int or not 1 <= version < 2**31:
+        raise CorruptArtifactError(f"{where}: format_version must be a positive integer, found {jsonio.shown(version)}")
     if version > RESULTS_FORMAT_VERSION:
         raise FormatVersionError(
             f"{where} is of format {version}; this rws-hub reads up to format {RESULTS_FORMAT_VERSION}: "
@@ -177,9 +179,13 @@ def _check_evaluation(evaluation: Evaluation, where: str) -> None:
     for key in ("dataset", "split", "target"):
         _require_line(getattr(evaluation, key), f"{where}.{key}")
     if evaluation.dataset_id is not None and not is_repo_id(evaluation.dataset_id):
-        raise CorruptArtifactError(f"{where}.dataset_id {evaluation.dataset_id!r} is not a Hub id (namespace/name)")
+        raise CorruptArtifactError(
+            f"{where}.dataset_id {jsonio.shown(evaluation.dataset_id)} is not a Hub id (namespace/name)"
+        )
     if not _WORD.fullmatch(evaluation.corruption):
-        raise CorruptArtifactError(f"{where}.corruption must be one plain word, found {evaluation.corruption!r}")
+        raise CorruptArtifactError(
+            f"{where}.corruption must be one plain word, found {jsonio.shown(evaluation.corruption)}"
+        )
     if evaluation.severity is not None and not 1 <= evaluation.severity <= 5:
         raise CorruptArtifactError(f"{where}.severity must be 1 to 5, found {evaluation.severity}")
     if not math.isfinite(evaluation.alpha):
@@ -197,4 +203,6 @@ def _check_evaluation(evaluation: Evaluation, where: str) -> None:
 def _require_line(text: str, where: str) -> None:
     # isprintable refuses line breaks, control characters and those that reverse the reading direction.
     if not text.strip() or not text.isprintable() or len(text) > _MAX_LINE:
-        raise CorruptArtifactError(f"{where} must be one line of 1 to {_MAX_LINE} printable characters, found {text!r}")
+        raise CorruptArtifactError(
+            f"{where} must be one line of 1 to {_MAX_LINE} printable characters, found {jsonio.shown(text)}"
+        )

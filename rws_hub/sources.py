@@ -7,7 +7,6 @@ block by block, keeps a few blocks in memory and no more.
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from rws_hub import jsonio
 from rws_hub.cells import Shape
 from rws_hub.errors import CheckpointError, NameTableError
 from rws_hub.names import Family
@@ -119,14 +119,14 @@ def checkpoint_files(path: Path) -> list[Path]:
 
 def _index_files(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        names = sorted(set(jsonio.parse(index.read_bytes(), index.name)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{index}: not a safetensors index ({error})") from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{index}: {name!r} is not the name of a file beside it")
+        if not isinstance(name, str) or Path(name).name != name or len(name) > 255 or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: {jsonio.shown(name)} is not the name of a file beside it")
         if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index}: the shard {name} is missing")
+            raise CheckpointError(f"{index}: the shard {jsonio.named(name)} is missing")
     return [index.parent / n for n in names]
 
 

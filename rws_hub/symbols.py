@@ -69,15 +69,24 @@ def _beside(out: torch.Tensor, symbols: torch.Tensor) -> torch.Tensor:
     return symbols if out.is_cpu else symbols.to(out.device)
 
 
-def scan(name: str, stream: torch.Tensor, width: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def scan(
+    name: str, stream: torch.Tensor, width: int, count: int, most: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which elements of a tensor stand aside, int64, in order; and the sum of the squares of all other codes, int64.
 
+    Args:
+        name: of the tensor.
+        stream: its symbols.
+        width: bits of one.
+        count: elements of the tensor.
+        most: how many can stand aside; None: all of them.
+
     Raises:
-        CorruptArtifactError: bits behind the last element that no encoder writes.
+        CorruptArtifactError: bits behind the last element that no encoder writes, or more that stand aside than can.
     """
     codes, largest = stream.numpy(), top(width)
     aside: list[list[np.ndarray]] = [[], []]
-    squares = 0
+    squares = passed = 0
     for at in range(0, len(codes), _BLOCK):
         block = codes[at : at + _BLOCK]
         squared: list[np.ndarray] = []
@@ -86,6 +95,9 @@ def scan(name: str, stream: torch.Tensor, width: int, count: int) -> tuple[torch
             if first + len(run) > count and (run[max(0, count - first) :] != largest).any():
                 raise CorruptArtifactError(f"{name}: the symbols end with stray bits")
             aside[half].append(np.flatnonzero(run == 2 * largest + 1) + first)
+            passed += len(aside[half][-1])
+            if most is not None and passed > most:  # each takes many times the memory of the symbol that asks for it
+                raise CorruptArtifactError(f"{name}: its codes and those that stand aside do not belong together")
             # The squares of two codes of four bits fit into eight; those below zero are right modulo 256.
             run = run - np.uint8(largest) if width == 4 else run.astype(np.int32) - largest
             run *= run

@@ -6,7 +6,6 @@ file, whose pages stay in memory as long as it is open, or else reads the whole 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from rws_hub import jsonio
 from rws_hub.cells import Shape
 from rws_hub.errors import CheckpointError
 
 # The floating dtypes of a file that can be read here.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# No parameter has a longer name; all that could stand before one is tried, part by part.
+MAX_NAME = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,12 @@ def read_entries(file: Path) -> dict[str, Entry]:
             pass  # size, syntax, dtypes and offsets hold, and the offsets leave no hole
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
-            header = json.loads(handle.read(length))
+            header = jsonio.parse(handle.read(length), "header")
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
     header.pop("__metadata__", None)
+    if long := next((name for name in header if len(name) > MAX_NAME), None):
+        raise CheckpointError(f"{file}: a name of {len(long):,} characters, {long[:40]!r}...; at most {MAX_NAME:,}")
     entries = {
         name: Entry(e["dtype"], tuple(e["shape"]), *(8 + length + offset for offset in e["data_offsets"]))
         for name, e in header.items()

@@ -226,7 +226,7 @@ def test_a_byte_order_mark_is_no_text():
         ("---\na: 2024-13-41\n---\n", "not valid YAML"),
         ("---\na: \x00\n---\n", "not valid YAML"),
         ("---\n? [a]\n: 1\n---\n", "not valid YAML"),
-        ("---\n" + "[" * 10_000 + "\n---\n", "not valid YAML"),
+        ("---\n" + "[" * 10_000 + "\n---\n", "nested more than 50 times"),
         ("---\nlicense: mit\n\n# Text\n", "never closed"),
         ("---\ntags: {a: b}\n---\n", "'tags' of the existing card"),
         ("---\nmodel-index: 1\n---\n", "'model-index' of the existing card"),

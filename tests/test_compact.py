@@ -194,7 +194,10 @@ def test_a_pattern_repeats_no_endless_shape(shape):
         unfold({"{0..65535}": shape}, "here")
 
 
-@pytest.mark.parametrize("names", [["." * 2_000_000], ["a." * 100 + str(i) for i in range(6000)], range(MAX_NAMES + 1)])
+@pytest.mark.parametrize(
+    "names",
+    [["a" * 250 + str(i) for i in range(4500)], ["a." * 100 + str(i) for i in range(6000)], range(MAX_NAMES + 1)],
+)
 def test_no_more_tensors_are_looked_at_than_a_layout_can_hold(names):
     group = {"op": "add", "projected": False, "encoding": "symbols", "granularity": None}
     with pytest.raises(CorruptArtifactError, match="here: tensors: more than 65,536 names, or than 1,048,576 charact"):

@@ -17,7 +17,7 @@ from rws_hub import (
 )
 from rws_hub.contents import read_contents, write_folder
 
-PICTURE = b"\x89PNG"
+PICTURE = b"\x89PNG\r\n\x1a\n"
 NAMES = ["README.md", "config.json", "rws.safetensors"]
 
 

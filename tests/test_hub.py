@@ -116,7 +116,7 @@ def test_neither_folder_nor_id(hub: Hub, source: str | Path) -> None:
 
 
 def test_pull_takes_what_belongs_to_it(hub: Hub) -> None:
-    ours = artifact() | {"README.md": b"# Fog", "figures/alpha.png": b"\x89PNG"}
+    ours = artifact() | {"README.md": b"# Fog", "figures/alpha.png": b"\x89PNG\r\n\x1a\n"}
     hub.put(REPO, ours | {"model.bin": b"x", "figures/deep/a.png": b"x", "figures/a.svg": b"x"})
     assert pull(REPO)[1] == ours
 

@@ -72,7 +72,7 @@ def test_line_ends_of_a_card_survive(hub: Hub) -> None:
 
 
 def test_results_stay_with_their_payload(hub: Hub) -> None:
-    figures = {"alpha.png": b"\x89PNG"}
+    figures = {"alpha.png": b"\x89PNG\r\n\x1a\n"}
     push(
         REPO,
         Contents(fog().config, fog().payload, measured(fog()), figures),

@@ -83,7 +83,7 @@ def test_a_down_sampling_layer_comes_before_the_blocks_of_its_stage_and_after_th
         ("columns: a | b\nx.weight", "t, line 2: 1 cells for 2 columns"),
         ("columns: a | b\n\nx.{i} | y.{j}", "t, line 3: the cells of a row must hold the same fields"),
         ("columns: a | b\nx.{i} | y", "t, line 2: the cells of a row must hold the same fields"),
-        ("columns: a | b\nx.{i}{j} | =", "t, line 2: .* with text between two fields"),
+        ("columns: a | b\nx.{i}{j} | =", "t, line 2: .* with a text that is no number between two fields"),
         ("columns: a | b\nx.{i}.{i} | =", "t, line 2: .* holds a field twice"),
         ("columns: a | b\nx[3/3] | y", r"t, line 2: \[3/3\] is no view"),
         ("columns: a | b\nx | y[:,:1]", "can only be added"),
@@ -109,7 +109,7 @@ def test_a_table_with_a_mistake_is_refused_with_its_line(text, message):
 def test_the_notation():
     text = """# a comment
         columns: a | b | c
-        unit u{i}: x.{i} y
+        unit u{i}: x.{i} y.{i}
         r | s | -
         x.{i}[1/3] | z.{i} | =  # why
         with r: p | p[:,1:] | -

@@ -1,0 +1,121 @@
+"""Parsers as functions of bytes, for a fuzzer that is guided by coverage: each returns, or raises what is a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from corpus import bases
+from forge import vouched
+from judge import judge
+from mutants import Mutant, Origin
+
+from rws_hub.errors import ArtifactError, CardError, NameTableError
+from rws_hub.frames import decompress
+from rws_hub.names import parse_family
+from rws_hub.payload import write_payload
+from rws_hub.recognise import recognise
+from rws_hub.resolve import match
+from side import card, judge_card, judge_results
+
+
+def origin(version: int) -> Origin:
+    """The smallest honest artifact of a format version."""
+    found = (o for o in bases().values() if o.config.format_version == version)
+    return min(found, key=lambda o: len(o.text))
+
+
+def config(data: bytes) -> None:
+    """`config.json` of format 3, as it is."""
+    judge(Mutant(origin(3), "", data, origin(3).payload, False))
+
+
+def sealed_config(data: bytes) -> None:
+    """The same, with a digest that holds if it is JSON at all."""
+    import json
+
+    from forge import sealed
+
+    try:
+        values = json.loads(data)
+        text = sealed(values).encode("utf-8", "surrogatepass") if isinstance(values, dict) else data
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArtifactError):
+        text = data
+    judge(Mutant(origin(3), "", text, origin(3).payload, True))
+
+
+def payload(data: bytes) -> None:
+    """`rws.safetensors` that a config of format 3 vouches for."""
+    judge(Mutant(origin(3), "", vouched(origin(3).data, data).encode(), data, True))
+
+
+def old_payload(data: bytes) -> None:
+    """The same of format 1."""
+    judge(Mutant(origin(1), "", vouched(origin(1).data, data).encode(), data, True))
+
+
+def frame(data: bytes) -> None:
+    """The frame of an artifact of format 3, counted and vouched for."""
+    own = origin(3)
+    raw = data or b"\0"
+    try:
+        found = decompress(raw, len(own.stream), "x")
+    except ArtifactError:
+        pass
+    else:
+        assert len(found) == len(own.stream)
+    parts = own.parts | {"frame": torch.frombuffer(bytearray(raw), dtype=torch.uint8)}
+    values = own.data
+    values["codec"]["frame"] = len(raw)
+    made = bytes(write_payload(parts))
+    judge(Mutant(own, "", vouched(values, made).encode(), made, True))
+
+
+def results(data: bytes) -> None:
+    """`results.json`."""
+    judge_results(data)
+
+
+def table(data: bytes) -> None:
+    """A name table, and looking a backbone up with it."""
+    try:
+        family = parse_family("t", data.decode("utf-8", "replace"))
+    except ValueError:
+        return
+    layout = origin(2).config.backbone.layout
+    try:
+        match(family, layout, list(layout), layout)
+        recognise(layout, [family])
+    except NameTableError:
+        return
+
+
+def cards(data: bytes) -> None:
+    """A card that a new one is merged into."""
+    judge_card(data.decode("utf-8", "replace"))
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "config": config,
+    "sealed config": sealed_config,
+    "payload": payload,
+    "old payload": old_payload,
+    "frame": frame,
+    "results": results,
+    "table": table,
+    "card": cards,
+}
+
+# Honest inputs to begin with.
+SEEDS: dict[str, Callable[[], bytes]] = {
+    "config": lambda: origin(3).text,
+    "sealed config": lambda: origin(3).text,
+    "payload": lambda: origin(3).payload,
+    "old payload": lambda: origin(1).payload,
+    "frame": lambda: origin(3).parts["frame"].numpy().tobytes(),
+    "results": lambda: __import__("side").results().to_text().encode(),
+    "table": lambda: str(origin(2).config.backbone.table).encode(),
+    "card": lambda: card().encode(),
+}
+
+__all__ = ["SEEDS", "TARGETS", "CardError"]
