@@ -10,13 +10,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
+from rws_hub.manifest import Manifest
 from rws_hub.results import Results, parse_results
 from rws_hub.spec import (
     CARD_FILE,
@@ -25,11 +27,19 @@ from rws_hub.spec import (
     MAX_CONFIG_BYTES,
     PAYLOAD_FILE,
     RESULTS_FILE,
+    SIGNATURE_FILE,
     Data,
     SignatureConfig,
 )
 
 FIGURES = "figures"
+_FIGURE = re.compile(FIGURES + r"/[^/\\]+\.png")
+
+
+def belongs(path: str) -> bool:
+    """Whether a file belongs to an artifact; whatever else a repository holds stays there."""
+    ours = (CONFIG_FILE, PAYLOAD_FILE, CARD_FILE, RESULTS_FILE, SIGNATURE_FILE)
+    return path in ours or _FIGURE.fullmatch(path) is not None
 
 
 def local_folder(source: str | Path, revision: str | None, subfolder: str | None) -> Path | None:
@@ -62,20 +72,33 @@ def require_plain(subfolder: str | None) -> None:
         raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
 
 
-def read_config(folder: Path) -> SignatureConfig:
+def read_config(folder: Path, manifests: Sequence[Manifest] = (), where: str | None = None) -> SignatureConfig:
     """Read and verify `config.json` of a folder.
+
+    Args:
+        folder: where it lies.
+        manifests: what the bytes of config and payload have to be; compared before anything is decoded.
+        where: what a message calls the folder.
 
     Raises:
         NotASignatureError: there is none, or it is something else's.
+        VerificationError: config or payload are not what a manifest says.
         FormatVersionError, CorruptArtifactError: it does not hold.
     """
+    where = where or str(folder)
     file = folder / CONFIG_FILE
     if not file.is_file():
-        raise NotASignatureError(f"{folder}: no {CONFIG_FILE} there, so this is not a robust weight signature")
+        raise NotASignatureError(f"{where}: no {CONFIG_FILE} there, so this is not a robust weight signature")
     size = file.stat().st_size
     if size > MAX_CONFIG_BYTES:
-        raise CorruptArtifactError(f"{file}: {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
-    return parse_config(file.read_bytes(), str(file))
+        raise CorruptArtifactError(f"{where}/{CONFIG_FILE}: {size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed")
+    data = file.read_bytes()
+    for manifest in manifests:
+        manifest.require(where, CONFIG_FILE, hashlib.sha256(data).hexdigest())
+    config = parse_config(data, f"{where}/{CONFIG_FILE}")
+    for manifest in manifests:  # whoever reads the payload holds it to the config
+        manifest.require(where, PAYLOAD_FILE, config.payload.sha256)
+    return config
 
 
 def require_replaceable(config: bytes, where: str) -> None:
@@ -129,6 +152,13 @@ def verify_payload(folder: Path, config: SignatureConfig) -> bytearray:
             "the file was damaged or replaced. Fetch the artifact again."
         )
     return payload
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every file of the artifact in a folder, as it is."""
+    names = [CONFIG_FILE, PAYLOAD_FILE, CARD_FILE, RESULTS_FILE, SIGNATURE_FILE]
+    names += [f"{FIGURES}/{f.name}" for f in sorted((folder / FIGURES).glob("*.png"))]
+    return {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
 
 
 def read_results(folder: Path) -> Results | None:

@@ -21,7 +21,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from rws_hub._version import __version__
 from rws_hub.errors import CheckpointError
-from rws_hub.hub import LIBRARY
+from rws_hub.places import LIBRARY
 from rws_hub.references import Reference
 from rws_hub.sources import INDEX_SUFFIX, checkpoint_files
 from rws_hub.spec import CONFIG_FILE, FORMAT

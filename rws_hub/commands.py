@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rws_hub import compare_command, data_commands, eval_command, train_command
+from rws_hub import compare_command, data_commands, eval_command, hub_commands, train_command
 from rws_hub.errors import CheckpointError, IncompatibleModelError
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
         "eval": eval_command.run,
         "extract": _extract,
         "info": _info,
+        "lock": hub_commands.lock,
         "map": _map,
-        "pull": _pull,
-        "push": _push,
+        "pull": hub_commands.pull,
+        "push": hub_commands.push,
+        "sign": hub_commands.sign,
         "train": train_command.run,
     }
     handlers[arguments.command](arguments)
@@ -41,17 +43,14 @@ def run(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from rws_hub import artifact, show
 
-    folder = artifact.local_folder(arguments.signature, arguments.revision, arguments.subfolder)
-    if folder is None:
-        from rws_hub import hub
-
-        folder = hub.locate(arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder)
-    config = artifact.read_config(folder)
+    folder, manifests, signed = hub_commands.find(arguments)
+    config = artifact.read_config(folder, manifests)
     artifact.verify_payload(folder, config)
     if arguments.json:
-        _print_json(show.summary(config))
+        verified = None if arguments.verify is None else str(arguments.verify)
+        _print_json(show.summary(config) | {"signed": signed, "verified": verified})
     else:
-        show.print_info(config)
+        show.print_info(config, show.signed_by(signed, arguments.verify))
 
 
 def _extract(arguments: argparse.Namespace) -> None:
@@ -198,33 +197,6 @@ def _card(arguments: argparse.Namespace) -> None:
     _tell(arguments, {"card": str(arguments.folder / "README.md")}, f"{arguments.folder / 'README.md'} written")
 
 
-def _push(arguments: argparse.Namespace) -> None:
-    from rws_hub import artifact, contents, hub
-
-    url = hub.push(
-        arguments.repo_id,
-        contents.read_contents(arguments.folder),
-        local_card=artifact.read_card(arguments.folder),
-        private=arguments.private,
-        revision=arguments.revision,
-        commit_message=arguments.message,
-        create_pr=arguments.create_pr,
-    )
-    _tell(arguments, {"url": url}, url)
-
-
-def _pull(arguments: argparse.Namespace) -> None:
-    from rws_hub import artifact, hub
-
-    out = arguments.out or Path(arguments.repo_id.rpartition("/")[2])
-    if reason := artifact.why_not_new(out):
-        raise CheckpointError(f"{out} {reason}; choose another folder with -o")
-    commit, files = hub.pull(arguments.repo_id, revision=arguments.revision, subfolder=arguments.subfolder)
-    artifact.write_files(out, files)
-    message = f"{out}: {arguments.repo_id} at {commit}, {sum(map(len, files.values())):,} bytes"
-    _tell(arguments, {"folder": str(out), "revision": commit, "files": sorted(files)}, message)
-
-
 def _demo(arguments: argparse.Namespace) -> None:
     from rws_hub.demo import run_demo
 
@@ -235,7 +207,11 @@ def _load(arguments: argparse.Namespace) -> RobustWeightSignature:
     from rws_hub.signature import RobustWeightSignature
 
     return RobustWeightSignature.from_pretrained(
-        arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder
+        arguments.signature,
+        revision=arguments.revision,
+        subfolder=arguments.subfolder,
+        public_key=arguments.verify,
+        lock=arguments.lock,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rws_hub import signing
 from rws_hub.artifact import (
     FIGURES,
     read_card,
@@ -15,11 +16,14 @@ from rws_hub.artifact import (
     verify_payload,
     write_files,
 )
+from rws_hub.bundle import read_bundle, why_stale
 from rws_hub.card import render_card
 from rws_hub.card_merge import merge_card
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.results import Results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, SIGNATURE_FILE, Data, SignatureConfig
+
+AGAIN = f"Sign again (sign=KEY; `rws sign`, `rws push --sign`), or delete {SIGNATURE_FILE}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,14 @@ class Contents:
         payload: bytes of `rws.safetensors`.
         results: what was measured, if anything was.
         figures: PNG bytes by file name (without the `figures/` folder).
+        signature: the bytes of `model.sig`, of exactly these files but the card; None: not signed.
     """
 
     config: SignatureConfig
     payload: Data
     results: Results | None
     figures: Mapping[str, bytes]
+    signature: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.results is not None:
@@ -48,11 +54,21 @@ class Contents:
         card = render_card(self.config, self.results, repo_id, figures)
         for existing in existing_cards:
             card = merge_card(card, existing)
-        files: dict[str, Data] = {
-            PAYLOAD_FILE: self.payload,
-            CONFIG_FILE: self.config.to_text().encode(),
-            CARD_FILE: card.encode(),
-        }
+        files = self._generated() | {CARD_FILE: card.encode()}
+        return files if self.signature is None else files | {SIGNATURE_FILE: self.signature}
+
+    def signed(self, private_key: str | Path) -> Contents:
+        """The same with a signature of everything but the card.
+
+        Raises:
+            SigningError: the key cannot sign, or the library for it is missing.
+        """
+        name = self.config.corruption.name
+        return replace(self, signature=signing.sign(self._generated(), private_key, name))
+
+    def _generated(self) -> dict[str, Data]:
+        """Every file that no person edits, the payload first."""
+        files: dict[str, Data] = {PAYLOAD_FILE: self.payload, CONFIG_FILE: self.config.to_text().encode()}
         if self.results is not None:
             files[RESULTS_FILE] = self.results.to_text().encode()
         return files | {f"{FIGURES}/{n}": data for n, data in self.figures.items()}
@@ -61,7 +77,9 @@ class Contents:
 def read_contents(folder: Path) -> Contents:
     """Everything in a folder, verified."""
     config = read_config(folder)
-    return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder))
+    file = folder / SIGNATURE_FILE
+    signature = read_bundle(file) if file.is_file() else None
+    return Contents(config, verify_payload(folder, config), read_results(folder), _read_figures(folder), signature)
 
 
 def write_folder(
@@ -70,14 +88,19 @@ def write_folder(
     payload: Data,
     results: Results | None,
     figures: Mapping[str, bytes] | None = None,
+    *,
+    sign: str | Path | None = None,
 ) -> None:
     """Write an artifact: a new folder appears whole or not at all; files of an existing one are replaced one by one.
 
     In an existing folder the payload is replaced before the config that vouches for it, so a reader never
-    takes a half-written artifact for a whole one. Results and figures that are there already are kept.
+    takes a half-written artifact for a whole one. Results and figures that are there already are kept, and so is
+    a `model.sig` of these very files. `sign` is a private key to sign with.
 
     Raises:
-        ArtifactError: no folder is named, it belongs to something else, or holds results of another signature.
+        ArtifactError: no folder is named, it belongs to something else, or holds results of another signature, or a
+            `model.sig` of other files and no key is given.
+        SigningError: the key cannot sign, or the library for it is missing.
         CardError: its card cannot be read, or states another licence. Nothing was written.
     """
     if folder == "":
@@ -91,7 +114,15 @@ def write_folder(
         card = read_card(folder)
         cards = [] if card is None else [card]
     contents = Contents(config, payload, results, figures or {})
-    write_files(folder, contents.files(None, *cards))
+    if sign is not None:
+        contents = contents.signed(sign)
+    kept = folder / SIGNATURE_FILE
+    files = contents.files(None, *cards)
+    if kept.is_file() and (reason := why_stale(read_bundle(kept), SIGNATURE_FILE, files)):
+        if sign is None:
+            raise ArtifactError(f"{kept} is not of the files to be written ({reason}). {AGAIN}")
+        kept.unlink()  # never beside files that it does not cover
+    write_files(folder, files)
 
 
 def _require_ours(folder: Path) -> None:

@@ -32,8 +32,14 @@ ORDER = [
     "results",
     "card_merge",
     "card",
+    "manifest",
     "artifact",
+    "bundle",
+    "signing",
     "contents",
+    "merging",
+    "lock",
+    "places",
     "hub",
     "corruptions",
     "bits",
@@ -95,6 +101,7 @@ ORDER = [
     "words",
     "train_command",
     "eval_command",
+    "hub_commands",
     "commands",
     "parser",
     "cli",
@@ -107,6 +114,7 @@ PRINTING = {
     "eval_command",
     "train_command",
     "data_commands",
+    "hub_commands",
     "commands",
     "cli",
     "demo",
@@ -164,7 +172,9 @@ def test_who_may_import_what(file: Path) -> None:
         assert "matplotlib" not in packages
     if room(file) != "demo":
         assert not packages & {"sklearn", "plotext"}
-    if room(file) not in {"hub", "card", "card_merge", "checkpoints", "demo"}:
+    if room(file) != "signing":
+        assert not packages & {"model_signing", "cryptography", "sigstore"}
+    if room(file) not in {"hub", "places", "card", "card_merge", "checkpoints", "demo"}:
         assert "huggingface_hub" not in packages
     if room(file) in TORCHLESS:
         assert not {n.partition(".")[0] for n in imports(file)} & {"torch", "numpy", "safetensors"}
