@@ -39,8 +39,6 @@ def statement(bundle: Data, where: str) -> Manifest:
     _require_small(len(bundle), where)
     data = jsonio.parse(bytes(bundle), where)
     try:
-        if not data["verificationMaterial"]["publicKey"]["hint"]:
-            raise KeyError("hint")
         payload = base64.b64decode(data["dsseEnvelope"]["payload"], validate=True)
         found = jsonio.parse(payload, f"{where}: dsseEnvelope.payload")
         digests = [(_text(r["name"]), _text(r["digest"])) for r in _files(found["predicate"])]
@@ -48,12 +46,18 @@ def statement(bundle: Data, where: str) -> Manifest:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptArtifactError(
-            f"{where}: not a signature by an elliptic curve key, of whole files with SHA-256, as model-signing 1.1 "
-            "writes them. Sign again."
+            f"{where}: not a signature of whole files with SHA-256, as model-signing writes them. Sign again."
         ) from error
     if len(digests) != len(dict(digests)):
         raise CorruptArtifactError(f"{where}: a file occurs twice")
     return Manifest(where, dict(digests), UNSIGNED)
+
+
+def names_key(bundle: Data) -> bool:
+    """Whether a signature file says which bare key it was made with; others are by a certificate, or an old library."""
+    material = jsonio.parse(bytes(bundle), SIGNATURE_FILE).get("verificationMaterial")
+    key = material.get("publicKey") if isinstance(material, dict) else None
+    return isinstance(key, dict) and bool(key.get("hint"))
 
 
 def why_stale(bundle: Data, where: str, files: Mapping[str, Data]) -> str | None:

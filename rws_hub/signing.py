@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rws_hub.artifact import belongs
-from rws_hub.bundle import UNSIGNED, read_bundle, statement
+from rws_hub.bundle import UNSIGNED, names_key, read_bundle, statement
 from rws_hub.errors import CorruptArtifactError, SigningError, VerificationError
 from rws_hub.manifest import Manifest
 from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE, Data
 
+# What the library says, in fewer words.
+_WORDS = {"Key mismatch": "it names another key"}
 _CURVES = "an elliptic curve key (P-256, P-384 or P-521) in a PEM file"
 
 
@@ -80,12 +82,15 @@ def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
     if not file.is_file():
         raise unsigned(where, public_key)
     try:
-        statement(read_bundle(file), SIGNATURE_FILE)  # small, strict JSON, of our kind
+        bundle = read_bundle(file)
+        statement(bundle, SIGNATURE_FILE)  # small, strict JSON, of our kind
+        if not names_key(bundle):
+            raise CorruptArtifactError(f"{SIGNATURE_FILE} is not made with a bare key, or by model-signing before 1.1")
         found = verifier.verify(sign_sigstore_pb.Signature.read(file))
     except CorruptArtifactError as error:
         raise VerificationError(f"{where} was refused: {error}") from error
     except Exception as error:  # the file may be anybody's: whatever goes wrong, it is not verified
-        reason = str(error).strip().rstrip(".") or "the signature does not hold"
+        reason = _WORDS.get(str(error).partition(":")[0], str(error)) or "the signature does not hold"
         raise VerificationError(
             f"{where}: {SIGNATURE_FILE} was not made with the private key of {public_key} ({reason}). Nothing was "
             "loaded. Ask the publisher which key is theirs, on another way than this repository."
