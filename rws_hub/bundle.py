@@ -76,8 +76,8 @@ def _files(predicate: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a string")
+    if not isinstance(value, str) or not value.isprintable():  # it will stand in messages
+        raise TypeError("not a plain string")
     return value
 
 

@@ -41,6 +41,7 @@ def test_what_it_covers():
         (bundle(how=HOW | {"method": "shards"}), "not a signature"),
         (bundle([RESOURCES[0] | {"algorithm": "blake3"}]), "not a signature"),
         (bundle([RESOURCES[0] | {"name": 1}]), "not a signature"),
+        (bundle([RESOURCES[0] | {"name": "\x1b[2Jconfig.json"}]), "not a signature"),
         (bundle(["config.json"]), "not a signature"),
         (bundle(RESOURCES * 2), "occurs twice"),
         (b" " * (MAX_SIGNATURE_BYTES + 1), "at most 1,048,576"),

@@ -5,14 +5,22 @@ import shutil
 from pathlib import Path
 
 import pytest
-from builders import tiny_resnet
+import timm
+from builders import tiny_resnet, tiny_signature
 from hub import Hub
 from huggingface_hub.errors import LocalEntryNotFoundError
 from keys import key_pair
 from published import FILES, REPO, files_of, fog, measured, saved
 from safetensors.torch import save_file
 
-from rws_hub import ArtifactError, NotASignatureError, RobustWeightSignature, VerificationError
+from rws_hub import (
+    ArtifactError,
+    NotASignatureError,
+    RobustWeightSignature,
+    VerificationError,
+    active_patches,
+    load_patched,
+)
 from rws_hub.cli import main
 from rws_hub.contents import Contents
 from rws_hub.hub import pull, push
@@ -260,6 +268,23 @@ def test_commands(
         1,
         f"error: {REPO} is not signed: no model.sig there to verify with {keys[1]}\n",
     )
+
+
+def test_a_patched_model_only_of_what_is_signed_and_pinned(hub: Hub, keys: Keys, tmp_path: Path) -> None:
+    facts = {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64]}
+    timm.models.save_for_hf(tiny_resnet(), tmp_path / "base", model_args=facts, safe_serialization=True)
+    commit = hub.put("alice/base", files_of(tmp_path / "base")).oid
+    signature = tiny_signature(base_model="alice/base", base_revision=commit)
+    signature.push_to_hub(REPO, token=hub.alice)
+    with pytest.raises(VerificationError, match="is not signed"):
+        load_patched(REPO, public_key=keys[1])
+    signature.push_to_hub(REPO, token=hub.alice, sign=keys[0])
+    lock = tmp_path / "rws.lock"
+    assert main(["lock", REPO, "-o", str(lock)]) == 0
+    assert active_patches(load_patched(REPO, public_key=keys[1], lock=lock))
+    for asked in ({"public_key": keys[1]}, {"lock": lock}):
+        with pytest.raises(ArtifactError, match="loaded already"):
+            load_patched(signature, **asked)
 
 
 def test_a_patched_copy_only_of_what_is_signed(keys: Keys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

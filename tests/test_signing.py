@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rws_hub import ArtifactError, RobustWeightSignature, SigningError, Verifica
 from rws_hub.bundle import statement
 from rws_hub.cli import main
 from rws_hub.contents import read_contents, write_folder
+from rws_hub.parser import build_parser
 
 load = RobustWeightSignature.from_pretrained
 ROOT = Path(__file__).parent.parent
@@ -110,6 +112,14 @@ def test_the_pages_commands_make_keys(tmp_path, monkeypatch):
         subprocess.run(line.split(" #")[0].split(), check=True, capture_output=True)
     fog().save_pretrained("fog", sign="fog.key")
     assert load("fog", public_key="fog.pub") == fog()
+
+
+def test_the_pages_commands_are_commands():
+    lines = (ROOT / "docs/SIGNING.md").read_text("utf-8").splitlines()
+    found = [re.sub(r"<\(.*\)", "KEY", line).partition("#")[0].split()[1:] for line in lines if line.startswith("rws ")]
+    assert {words[0] for words in found} == {"info", "pull", "push", "sign", "lock"}
+    for words in found:
+        assert build_parser().parse_args(words).command == words[0]
 
 
 # --- what does not
