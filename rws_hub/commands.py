@@ -47,10 +47,10 @@ def _info(arguments: argparse.Namespace) -> None:
     config = artifact.read_config(folder, manifests)
     artifact.verify_payload(folder, config)
     if arguments.json:
-        verified = None if arguments.verify is None else str(arguments.verify)
+        verified = None if arguments.public_key is None else str(arguments.public_key)
         _print_json(show.summary(config) | {"signed": signed, "verified": verified})
     else:
-        show.print_info(config, show.signed_by(signed, arguments.verify))
+        show.print_info(config, show.signed_by(signed, arguments.public_key))
 
 
 def _extract(arguments: argparse.Namespace) -> None:
@@ -89,7 +89,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from rws_hub.planner import plan_patch
     from rws_hub.references import parse
 
-    signature = _load(arguments)
+    signature = hub_commands.load(arguments)
     found = locate(parse(arguments.model), Access())
     plan = dataclasses.replace(plan_patch(found.path, signature, table=arguments.table), target=found.label)
     if arguments.json:
@@ -112,7 +112,7 @@ def _apply(arguments: argparse.Namespace) -> None:
         raise CheckpointError(f"{out} {reason}; choose another name (nothing is ever overwritten)")
     if reference.path is None and out.suffix == ".safetensors":
         raise CheckpointError(f"{out}: the patched copy of a model from the Hub is a folder; name it as one")
-    signature = _load(arguments)
+    signature = hub_commands.load(arguments)
     alpha = signature.config.recommended_alpha if arguments.alpha is None else arguments.alpha
     found = locate(reference, Access())
     try:
@@ -147,7 +147,7 @@ def _map(arguments: argparse.Namespace) -> None:
     from rws_hub.references import parse, timm_name
 
     arguments.signature, model = arguments.names
-    signature = _load(arguments)
+    signature = hub_commands.load(arguments)
     local = None if timm_name(model) else parse(model).path
     # Names and shapes are all it takes: of a model on the Hub only the config is fetched.
     plan = (
@@ -201,18 +201,6 @@ def _demo(arguments: argparse.Namespace) -> None:
     from rws_hub.demo import run_demo
 
     run_demo(arguments.out, seeds=arguments.seeds, push_to=arguments.push, as_json=arguments.json)
-
-
-def _load(arguments: argparse.Namespace) -> RobustWeightSignature:
-    from rws_hub.signature import RobustWeightSignature
-
-    return RobustWeightSignature.from_pretrained(
-        arguments.signature,
-        revision=arguments.revision,
-        subfolder=arguments.subfolder,
-        public_key=arguments.verify,
-        lock=arguments.lock,
-    )
 
 
 def _layer_rule(text: str) -> LayerRule:

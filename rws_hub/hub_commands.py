@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from rws_hub.hub import Found
     from rws_hub.lock import Pin
     from rws_hub.manifest import Manifest
+    from rws_hub.signature import RobustWeightSignature
 
 _LOCK = "rws.lock"
+_REFUSE = "refuse what this public key did not sign (docs/SIGNING.md)"
 
 
 def declare_sign(sign: argparse.ArgumentParser) -> None:
@@ -57,7 +59,7 @@ def declare_pull(pull: argparse.ArgumentParser) -> None:
     pull.add_argument("--revision", type=word, help="branch, tag or commit; default: main")
     pull.add_argument("--subfolder", help="where in the repository the signature is")
     pull.add_argument("--lock", type=path, metavar="FILE", help="fetch all that this lock file pins, and nothing else")
-    _verify(pull)
+    pull.add_argument("--verify", "--public-key", dest="public_key", type=path, metavar="KEY", help=_REFUSE)
 
 
 def declare_lock(lock: argparse.ArgumentParser) -> None:
@@ -71,17 +73,13 @@ def declare_lock(lock: argparse.ArgumentParser) -> None:
     )
     lock.add_argument("--subfolder", help="where in them the signature is")
     lock.add_argument("-o", "--out", type=path, default=Path(_LOCK), help=f"the lock file (default {_LOCK})")
-    _verify(lock)
+    lock.add_argument("--verify", "--public-key", dest="public_key", type=path, metavar="KEY", help=_REFUSE)
 
 
-def declare_trust(verb: argparse.ArgumentParser) -> None:
+def declare_trust(verb: argparse.ArgumentParser, *spellings: str) -> None:
     """What every command that loads a signature can ask for: who made it, and that it is the pinned one."""
     verb.add_argument("--lock", type=path, metavar="FILE", help="refuse what this lock file does not pin")
-    _verify(verb)
-
-
-def _verify(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--verify", type=path, metavar="KEY", help="refuse what this public key did not sign")
+    verb.add_argument("--public-key", *spellings, type=path, metavar="KEY", help=_REFUSE)
 
 
 def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], bool | None]:
@@ -89,7 +87,7 @@ def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], boo
     from rws_hub import artifact
     from rws_hub.spec import SIGNATURE_FILE
 
-    if arguments.verify is None and arguments.lock is None:  # needs no client
+    if arguments.public_key is None and arguments.lock is None:  # needs no client
         folder = artifact.local_folder(arguments.signature, arguments.revision, arguments.subfolder)
         if folder is not None:
             return folder, (), (folder / SIGNATURE_FILE).is_file()
@@ -100,12 +98,25 @@ def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], boo
         arguments.signature,
         revision=arguments.revision,
         subfolder=arguments.subfolder,
-        public_key=arguments.verify,
+        public_key=arguments.public_key,
         lock=arguments.lock,
     )
     if found.commit is None:
         return found.folder, found.manifests, (found.folder / SIGNATURE_FILE).is_file()
     return found.folder, found.manifests, Place(arguments.signature, arguments.subfolder).is_signed(found.commit)
+
+
+def load(arguments: argparse.Namespace) -> RobustWeightSignature:
+    """The signature that a command is to work with, held to the key and the lock file that were given."""
+    from rws_hub.signature import RobustWeightSignature
+
+    return RobustWeightSignature.from_pretrained(
+        arguments.signature,
+        revision=arguments.revision,
+        subfolder=arguments.subfolder,
+        public_key=arguments.public_key,
+        lock=arguments.lock,
+    )
 
 
 def sign(arguments: argparse.Namespace) -> None:
@@ -155,7 +166,7 @@ def pull(arguments: argparse.Namespace) -> None:
     if reason := artifact.why_not_new(out):
         raise CheckpointError(f"{out} {reason}; choose another folder with -o")
     commit, files = hub.pull(
-        arguments.repo_id, revision=arguments.revision, subfolder=arguments.subfolder, public_key=arguments.verify
+        arguments.repo_id, revision=arguments.revision, subfolder=arguments.subfolder, public_key=arguments.public_key
     )
     artifact.write_files(out, files)
     message = f"{out}: {arguments.repo_id} at {commit}, {_size(files)}{_by(arguments)}"
@@ -185,10 +196,10 @@ def _pinned(pin: Pin, arguments: argparse.Namespace) -> tuple[Path, dict[str, by
 
     if pin.repo is None:
         folder = arguments.lock.parent / f"{pin.folder}"
-        found = hub.locate(folder, subfolder=pin.subfolder, public_key=arguments.verify, lock=arguments.lock)
+        found = hub.locate(folder, subfolder=pin.subfolder, public_key=arguments.public_key, lock=arguments.lock)
         _read(str(found.folder), found)
         return found.folder, None
-    _, files = hub.pull(pin.repo, subfolder=pin.subfolder, public_key=arguments.verify, lock=arguments.lock)
+    _, files = hub.pull(pin.repo, subfolder=pin.subfolder, public_key=arguments.public_key, lock=arguments.lock)
     folder = (arguments.out or Path()) / pin.label
     if not folder.exists():
         return folder, files
@@ -235,10 +246,14 @@ def _pin(source: str, arguments: argparse.Namespace) -> Pin:
         if not revision:
             raise ArtifactError(f"{source!r} names no revision after the @")
         source = named
-    found = hub.locate(source, revision=revision or None, subfolder=arguments.subfolder, public_key=arguments.verify)
+    found = hub.locate(
+        source, revision=revision or None, subfolder=arguments.subfolder, public_key=arguments.public_key
+    )
     if found.commit is None:
         return lock.pin_folder(Path(source), arguments.subfolder, arguments.out, _read(source, found))
-    commit, files = hub.pull(source, revision=found.commit, subfolder=arguments.subfolder, public_key=arguments.verify)
+    commit, files = hub.pull(
+        source, revision=found.commit, subfolder=arguments.subfolder, public_key=arguments.public_key
+    )
     return lock.pin_repo(source, commit, arguments.subfolder, files)
 
 
@@ -251,11 +266,11 @@ def _size(files: Mapping[str, bytes]) -> str:
 
 
 def _by(arguments: argparse.Namespace) -> str:
-    return "" if arguments.verify is None else f", signature verified with {arguments.verify}"
+    return "" if arguments.public_key is None else f", signature verified with {arguments.public_key}"
 
 
 def _verified(arguments: argparse.Namespace) -> str | None:
-    return None if arguments.verify is None else str(arguments.verify)
+    return None if arguments.public_key is None else str(arguments.public_key)
 
 
 def _tell(arguments: argparse.Namespace, data: dict[str, Any], text: str) -> None:

@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     eval_command.declare(_verb(verbs, "eval", "clean and corrupted accuracy, with and without signatures and controls"))
 
     info = _verb(verbs, "info", "what a signature is; fast, nothing is decoded")
-    _signature(info)
+    _signature(info, "--verify")
 
     check = _verb(verbs, "check", "would it fit: the plan for a checkpoint, tensor by tensor (exit code 1 if not)")
     _signature(check)
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     mapping.add_argument("--revision", type=word, help="branch, tag or commit of the signature; default: main")
     mapping.add_argument("--subfolder", help="where in the repository or folder the signature is")
-    mapping.set_defaults(verify=None, lock=None)  # it only reads names
+    mapping.set_defaults(public_key=None, lock=None)  # it only reads names
     _table(mapping)
     mapping.add_argument(
         "--size", type=positive, help="infer: side of the input in pixels; default: what the model states"
@@ -147,8 +147,8 @@ def _table(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--table", type=path, metavar="FILE", help="a name table of your own (docs/NAMES.md)")
 
 
-def _signature(verb: argparse.ArgumentParser) -> None:
+def _signature(verb: argparse.ArgumentParser, *public_key: str) -> None:
     verb.add_argument("signature", type=word, help="a local folder or a Hub id")
     verb.add_argument("--revision", type=word, help="branch, tag or commit of the signature; default: main")
     verb.add_argument("--subfolder", help="where in the repository or folder the signature is")
-    hub_commands.declare_trust(verb)
+    hub_commands.declare_trust(verb, *public_key)

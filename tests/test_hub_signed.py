@@ -296,7 +296,7 @@ def test_a_patched_copy_only_of_what_is_signed(keys: Keys, tmp_path: Path, capsy
         tmp_path / "clean.safetensors",
         "-o",
         tmp_path / "out.safetensors",
-        "--verify",
+        "--public-key",
         keys[1],
     ]
     assert main([str(w) for w in words]) == 1 and "is not signed" in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_the_pages_commands_make_keys(tmp_path, monkeypatch):
 def test_the_pages_commands_are_commands():
     lines = (ROOT / "docs/SIGNING.md").read_text("utf-8").splitlines()
     found = [re.sub(r"<\(.*\)", "KEY", line).partition("#")[0].split()[1:] for line in lines if line.startswith("rws ")]
-    assert {words[0] for words in found} == {"info", "pull", "push", "sign", "lock"}
+    assert {words[0] for words in found} == {"info", "pull", "apply", "push", "sign", "lock"}
     for words in found:
         assert build_parser().parse_args(words).command == words[0]
 
