@@ -63,18 +63,8 @@ class RobustWeightSignature:
         """Load a signature from a local folder or the Hub, and verify every byte of it.
 
         The revision is resolved once and all files come from that commit. A local folder makes no
-        network call.
-
-        Args:
-            pretrained_model_name_or_path: a local folder or a Hub id.
-            revision: branch, tag or commit; None is the main branch, or what `lock` pins.
-            token: Hub token; None takes the stored login.
-            cache_dir: of the Hub client; None is its default.
-            force_download: fetch again what is in the cache.
-            local_files_only: no network; what is not in the cache is an error.
-            subfolder: where in the repository or folder the signature is.
-            public_key: PEM file of the key that has to have signed it (docs/SIGNING.md).
-            lock: an `rws.lock` that has to pin it, byte for byte.
+        network call. `public_key` is the PEM file of the key that has to have signed it, `lock` an `rws.lock` that
+        has to pin it, byte for byte (docs/SIGNING.md); both are asked before anything is decoded.
 
         Raises:
             VerificationError: it is not signed with that key, or not what the lock file pins.
