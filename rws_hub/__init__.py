@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from rws_hub.errors import NotASignatureError as NotASignatureError
     from rws_hub.errors import PatchStateError as PatchStateError
     from rws_hub.errors import RWSError as RWSError
+    from rws_hub.errors import SigningError as SigningError
     from rws_hub.errors import TrainingError as TrainingError
+    from rws_hub.errors import VerificationError as VerificationError
     from rws_hub.gates import steady as steady
     from rws_hub.handle import Patch as Patch
     from rws_hub.infer import infer_table as infer_table
@@ -70,7 +72,9 @@ _HOME = {
     "Results": "results",
     "RobustWeightSignature": "signature",
     "SignatureConfig": "spec",
+    "SigningError": "errors",
     "TrainingError": "errors",
+    "VerificationError": "errors",
     "active_patches": "patching",
     "compare": "comparison",
     "identify": "comparison",

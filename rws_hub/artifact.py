@@ -8,15 +8,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from rws_hub.beside import read_file, read_own
+from rws_hub.beside import FIGURES, read_file, read_own
 from rws_hub.config import parse_config
 from rws_hub.disk import place, scratch_folder, write
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
-from rws_hub.pending import current, stamp
+from rws_hub.manifest import Manifest
+from rws_hub.pending import current, names, stamp
 from rws_hub.results import Results, parse_results
 from rws_hub.spec import (
     CARD_FILE,
@@ -25,9 +27,19 @@ from rws_hub.spec import (
     MAX_CONFIG_BYTES,
     PAYLOAD_FILE,
     RESULTS_FILE,
+    SIGNATURE_FILE,
     Data,
     SignatureConfig,
 )
+
+_FIGURE = re.compile(FIGURES + r"/[\w-]+\.png", re.ASCII)
+
+
+def belongs(path: str) -> bool:
+    """Whether a file belongs to an artifact; whatever else a repository holds stays there."""
+    ours = (CONFIG_FILE, PAYLOAD_FILE, CARD_FILE, RESULTS_FILE, SIGNATURE_FILE)
+    return path in ours or _FIGURE.fullmatch(path) is not None
+
 
 T = TypeVar("T")
 
@@ -76,17 +88,30 @@ def require_plain(subfolder: str | None) -> None:
         raise ArtifactError(f"subfolder={subfolder!r} must be a plain relative path")
 
 
-def read_config(folder: Path) -> SignatureConfig:
+def read_config(folder: Path, manifests: Sequence[Manifest] = (), where: str | None = None) -> SignatureConfig:
     """Read and verify `config.json` of a folder.
+
+    Args:
+        folder: where it lies.
+        manifests: what the bytes of config and payload have to be; compared before anything is decoded.
+        where: what a message calls the folder.
 
     Raises:
         NotASignatureError: there is none, or it is something else's.
+        VerificationError: config or payload are not what a manifest says.
         FormatVersionError, CorruptArtifactError: it does not hold.
     """
+    where = where or str(folder)
     file = folder / CONFIG_FILE
     if not file.is_file():
-        raise NotASignatureError(f"{folder}: no {CONFIG_FILE} there, so this is not a robust weight signature")
-    return parse_config(read_file(file, MAX_CONFIG_BYTES) or b"", str(file))
+        raise NotASignatureError(f"{where}: no {CONFIG_FILE} there, so this is not a robust weight signature")
+    data = read_file(file, MAX_CONFIG_BYTES) or b""
+    for manifest in manifests:
+        manifest.require(where, CONFIG_FILE, hashlib.sha256(data).hexdigest())
+    config = parse_config(data, f"{where}/{CONFIG_FILE}")
+    for manifest in manifests:  # whoever reads the payload holds it to the config
+        manifest.require(where, PAYLOAD_FILE, config.payload.sha256)
+    return config
 
 
 def require_replaceable(config: bytes, where: str) -> None:
@@ -146,13 +171,25 @@ def verify_payload(folder: Path, config: SignatureConfig) -> bytearray:
     return payload
 
 
-def read_verified(folder: Path) -> SignatureConfig:
+def read_verified(folder: Path, manifests: Sequence[Manifest] = ()) -> SignatureConfig:
     """The config of a folder, whose payload is the one that it vouches for."""
 
     def read() -> SignatureConfig:
-        config = read_config(folder)
+        config = read_config(folder, manifests)
         verify_payload(folder, config)
         return config
+
+    return consistently(folder, read)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every file of the artifact in a folder, as it is."""
+
+    def read() -> dict[str, bytes]:
+        paths = [CONFIG_FILE, CARD_FILE, RESULTS_FILE, SIGNATURE_FILE, *sorted(names(folder, f"{FIGURES}/*.png"))]
+        found = {n: data for n in paths if (data := read_own(folder, n)) is not None}
+        payload = current(folder, PAYLOAD_FILE)
+        return found | ({PAYLOAD_FILE: payload.read_bytes()} if payload.is_file() else {})
 
     return consistently(folder, read)
 

@@ -173,6 +173,8 @@ def load_patched(
     local_files_only: bool = False,
     revision: str | None = None,
     subfolder: str | None = None,
+    public_key: str | Path | None = None,
+    lock: str | Path | None = None,
 ) -> nn.Module:
     """Load the model that a signature was made for, with the signature on it, in eval mode.
 
@@ -188,6 +190,8 @@ def load_patched(
         local_files_only: no network; what is not in the cache is an error.
         revision: of the signature: branch, tag or commit.
         subfolder: where in its repository or folder the signature is.
+        public_key: PEM file of the key that has to have signed the signature; it states the base and its commit.
+        lock: an `rws.lock` that has to pin the signature.
 
     Returns:
         The patched model. Its handle is `active_patches(model)[0]`, which also takes the patch off.
@@ -211,9 +215,13 @@ def load_patched(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             subfolder=subfolder,
+            public_key=public_key,
+            lock=lock,
         )
-    elif revision is not None or subfolder is not None:
-        raise ArtifactError("revision and subfolder say where to load a signature from; this one is loaded already")
+    elif (revision, subfolder, public_key, lock) != (None, None, None, None):
+        raise ArtifactError(
+            "revision, subfolder, public_key and lock are for loading a signature; this one is loaded already"
+        )
     recorded = signature.config.backbone
     if base is None and recorded.repo_id is None:
         raise CheckpointError(

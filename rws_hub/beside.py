@@ -11,7 +11,16 @@ from pathlib import Path
 from rws_hub import pending
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.results import MAX_RESULTS_BYTES, Results, parse_results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, MAX_CONFIG_BYTES, PAYLOAD_FILE, RESULTS_FILE, SignatureConfig
+from rws_hub.spec import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    MAX_SIGNATURE_BYTES,
+    PAYLOAD_FILE,
+    RESULTS_FILE,
+    SIGNATURE_FILE,
+    SignatureConfig,
+)
 
 FIGURES = "figures"
 MAX_CARD_BYTES, MAX_FIGURE_BYTES = 2**20, 2**24
@@ -40,9 +49,8 @@ def read_file(file: Path, limit: int) -> bytes | None:
 
 def limit_of(path: str) -> int:
     """How many bytes a file of an artifact can have, but for its payload."""
-    return {CARD_FILE: MAX_CARD_BYTES, RESULTS_FILE: MAX_RESULTS_BYTES, CONFIG_FILE: MAX_CONFIG_BYTES}.get(
-        path, MAX_FIGURE_BYTES
-    )
+    known = {CARD_FILE: MAX_CARD_BYTES, RESULTS_FILE: MAX_RESULTS_BYTES, CONFIG_FILE: MAX_CONFIG_BYTES}
+    return (known | {SIGNATURE_FILE: MAX_SIGNATURE_BYTES}).get(path, MAX_FIGURE_BYTES)
 
 
 def read_own(folder: Path, path: str) -> bytes | None:

@@ -8,6 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rws_hub import hub_commands
 from rws_hub.errors import IncompatibleModelError
 from rws_hub.words import MODEL_FILES, finite, terms, word
 
@@ -28,11 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
     from rws_hub.checkpoints import Access, locate
     from rws_hub.judging import plan_patch
     from rws_hub.references import parse
-    from rws_hub.signature import RobustWeightSignature
 
-    signature = RobustWeightSignature.from_pretrained(
-        arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder
-    )
+    signature = hub_commands.load(arguments)
     found = locate(parse(arguments.model), Access())
     plan = plan_patch(
         found.path,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rws_hub import check_command, compare_command, data_commands, eval_command, train_command
+from rws_hub import check_command, compare_command, data_commands, eval_command, hub_commands, train_command
 from rws_hub.check_command import not_fitting, plan_json
 from rws_hub.errors import CheckpointError, IncompatibleModelError
 
@@ -30,9 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
         "eval": eval_command.run,
         "extract": _extract,
         "info": _info,
+        "lock": hub_commands.lock,
         "map": _map,
-        "pull": _pull,
-        "push": _push,
+        "pull": hub_commands.pull,
+        "push": hub_commands.push,
+        "sign": hub_commands.sign,
         "train": train_command.run,
     }
     handlers[arguments.command](arguments)
@@ -41,16 +43,13 @@ def run(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from rws_hub import artifact, show
 
-    folder = artifact.local_folder(arguments.signature, arguments.revision, arguments.subfolder)
-    if folder is None:
-        from rws_hub import hub
-
-        folder = hub.locate(arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder)
-    config = artifact.read_verified(folder)
+    folder, manifests, signed = hub_commands.find(arguments)
+    config = artifact.read_verified(folder, manifests)
     if arguments.json:
-        _print_json(show.summary(config))
+        verified = None if arguments.public_key is None else str(arguments.public_key)
+        _print_json(show.summary(config) | {"signed": signed, "verified": verified})
     else:
-        show.print_info(config)
+        show.print_info(config, show.signed_by(signed, arguments.public_key))
 
 
 def _extract(arguments: argparse.Namespace) -> None:
@@ -96,7 +95,7 @@ def _apply(arguments: argparse.Namespace) -> None:
         raise CheckpointError(f"{out} {reason}; choose another name (nothing is ever overwritten)")
     if reference.path is None and out.suffix == ".safetensors":
         raise CheckpointError(f"{out}: the patched copy of a model from the Hub is a folder; name it as one")
-    signature = _load(arguments)
+    signature = hub_commands.load(arguments)
     alpha = signature.config.recommended_alpha if arguments.alpha is None else arguments.alpha
     found = locate(reference, Access())
     try:
@@ -138,7 +137,7 @@ def _map(arguments: argparse.Namespace) -> None:
     from rws_hub.sources import open_weights
 
     arguments.signature, model = arguments.names
-    signature = _load(arguments)
+    signature = hub_commands.load(arguments)
     local = None if timm_name(model) else parse(model).path
     # Names and shapes are all it takes: of a model on the Hub only the config is fetched.
     plan = (
@@ -189,46 +188,10 @@ def _card(arguments: argparse.Namespace) -> None:
     _tell(arguments, {"card": str(arguments.folder / "README.md")}, f"{arguments.folder / 'README.md'} written")
 
 
-def _push(arguments: argparse.Namespace) -> None:
-    from rws_hub import contents, hub
-
-    found, card = contents.read_all(arguments.folder)
-    url = hub.push(
-        arguments.repo_id,
-        found,
-        local_card=card,
-        private=arguments.private,
-        revision=arguments.revision,
-        commit_message=arguments.message,
-        create_pr=arguments.create_pr,
-    )
-    _tell(arguments, {"url": url}, url)
-
-
-def _pull(arguments: argparse.Namespace) -> None:
-    from rws_hub import artifact, hub
-
-    out = arguments.out or Path(arguments.repo_id.rpartition("/")[2])
-    if reason := artifact.why_not_new(out):
-        raise CheckpointError(f"{out} {reason}; choose another folder with -o")
-    commit, files = hub.pull(arguments.repo_id, revision=arguments.revision, subfolder=arguments.subfolder)
-    artifact.write_files(out, files)
-    message = f"{out}: {arguments.repo_id} at {commit}, {sum(map(len, files.values())):,} bytes"
-    _tell(arguments, {"folder": str(out), "revision": commit, "files": sorted(files)}, message)
-
-
 def _demo(arguments: argparse.Namespace) -> None:
     from rws_hub.demo import run_demo
 
     run_demo(arguments.out, seeds=arguments.seeds, push_to=arguments.push, as_json=arguments.json)
-
-
-def _load(arguments: argparse.Namespace) -> RobustWeightSignature:
-    from rws_hub.signature import RobustWeightSignature
-
-    return RobustWeightSignature.from_pretrained(
-        arguments.signature, revision=arguments.revision, subfolder=arguments.subfolder
-    )
 
 
 def _layer_rule(text: str) -> LayerRule:

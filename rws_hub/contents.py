@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rws_hub import disk, pending
+from rws_hub import disk, pending, signing
 from rws_hub.artifact import (
     consistently,
     read_card,
@@ -16,12 +16,24 @@ from rws_hub.artifact import (
     verify_payload,
     write_files,
 )
-from rws_hub.beside import FIGURES, read_figures, read_file
+from rws_hub.beside import FIGURES, read_figures, read_file, read_own
+from rws_hub.bundle import why_stale
 from rws_hub.card import render_card
 from rws_hub.card_merge import merge_card
 from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.results import Results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, MAX_CONFIG_BYTES, PAYLOAD_FILE, RESULTS_FILE, Data, SignatureConfig
+from rws_hub.spec import (
+    CARD_FILE,
+    CONFIG_FILE,
+    MAX_CONFIG_BYTES,
+    PAYLOAD_FILE,
+    RESULTS_FILE,
+    SIGNATURE_FILE,
+    Data,
+    SignatureConfig,
+)
+
+AGAIN = f"Sign again (sign=KEY; `rws sign`, `rws push --sign`), or delete {SIGNATURE_FILE}."
 
 # Seconds to wait for another process that writes the same folder.
 _PATIENCE = 60.0
@@ -36,12 +48,14 @@ class Contents:
         payload: bytes of `rws.safetensors`.
         results: what was measured, if anything was.
         figures: PNG bytes by file name (without the `figures/` folder).
+        signature: the bytes of `model.sig`, of exactly these files but the card; None: not signed.
     """
 
     config: SignatureConfig
     payload: Data
     results: Results | None
     figures: Mapping[str, bytes]
+    signature: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.results is not None:
@@ -53,11 +67,21 @@ class Contents:
         card = render_card(self.config, self.results, repo_id, figures)
         for existing in existing_cards:
             card = merge_card(card, existing)
-        files: dict[str, Data] = {
-            PAYLOAD_FILE: self.payload,
-            CONFIG_FILE: self.config.to_text().encode(),
-            CARD_FILE: card.encode(),
-        }
+        files = self._generated() | {CARD_FILE: card.encode()}
+        return files if self.signature is None else files | {SIGNATURE_FILE: self.signature}
+
+    def signed(self, private_key: str | Path) -> Contents:
+        """The same with a signature of everything but the card.
+
+        Raises:
+            SigningError: the key cannot sign, or the library for it is missing.
+        """
+        name = self.config.corruption.name
+        return replace(self, signature=signing.sign(self._generated(), private_key, name))
+
+    def _generated(self) -> dict[str, Data]:
+        """Every file that no person edits, the payload first."""
+        files: dict[str, Data] = {PAYLOAD_FILE: self.payload, CONFIG_FILE: self.config.to_text().encode()}
         if self.results is not None:
             files[RESULTS_FILE] = self.results.to_text().encode()
         return files | {f"{FIGURES}/{n}": data for n, data in self.figures.items()}
@@ -68,7 +92,8 @@ def read_contents(folder: Path) -> Contents:
 
     def read() -> Contents:
         config = read_config(folder)
-        return Contents(config, verify_payload(folder, config), read_results(folder), read_figures(folder))
+        payload, results, figures = verify_payload(folder, config), read_results(folder), read_figures(folder)
+        return Contents(config, payload, results, figures, read_own(folder, SIGNATURE_FILE))
 
     return consistently(folder, read)
 
@@ -84,15 +109,18 @@ def write_folder(
     payload: Data,
     results: Results | None,
     figures: Mapping[str, bytes] | None = None,
+    *,
+    sign: str | Path | None = None,
 ) -> None:
     """Write an artifact: a new folder appears whole or not at all; in one that is there, all files change at once.
 
     Whatever happens on the way, a reader finds the old artifact or the new one. Results and figures that are there
-    already are kept.
+    already are kept, and so is a `model.sig` of these very files. `sign` is a private key to sign with.
 
     Raises:
-        ArtifactError: no folder is named, it belongs to something else, holds results of another signature, or another
-            process is writing it.
+        ArtifactError: no folder is named, it belongs to something else, holds results of another signature or a
+            `model.sig` of other files and no key is given, or another process is writing it.
+        SigningError: the key cannot sign, or the library for it is missing.
         OSError: with the name of what could not be written; the old artifact is still there.
         CardError: its card cannot be read, or states another licence. Nothing was written.
     """
@@ -100,9 +128,9 @@ def write_folder(
         raise ArtifactError("the folder to write is an empty string; write '.' for the current folder")
     folder = Path(folder)
     if not folder.exists():
-        files = Contents(config, payload, results, figures or {}).files(None)
+        made = Contents(config, payload, results, figures or {})
         try:
-            return write_files(folder, files)
+            return write_files(folder, (made if sign is None else made.signed(sign)).files(None))
         except FileExistsError:  # made by another process meanwhile: it may hold what has to be kept
             if not folder.is_dir():
                 raise
@@ -116,12 +144,21 @@ def write_folder(
         results = _kept_results(folder, config, results)
         figures = _kept_figures(folder, config, figures or {})
         card = read_card(folder)
-        files = Contents(config, payload, results, figures).files(None, *([] if card is None else [card]))
+        made = Contents(config, payload, results, figures)
+        files = (made if sign is None else made.signed(sign)).files(None, *([] if card is None else [card]))
+        _require_covered(folder, files)
         changed = {n for n, data in files.items() if not _is(folder / n, data)}
         if len(changed) > 1:
             pending.replace(folder, {n: files[n] for n in (*sorted(changed - {CONFIG_FILE}), CONFIG_FILE)})
         else:
             write_files(folder, {n: files[n] for n in changed})
+
+
+def _require_covered(folder: Path, files: Mapping[str, Data]) -> None:
+    """Refuse to leave a signature file beside files that it does not cover."""
+    kept = None if SIGNATURE_FILE in files else read_own(folder, SIGNATURE_FILE)
+    if kept is not None and (reason := why_stale(kept, SIGNATURE_FILE, files)):
+        raise ArtifactError(f"{folder / SIGNATURE_FILE} is not of the files to be written ({reason}). {AGAIN}")
 
 
 def _is(file: Path, data: Data) -> bool:

@@ -35,7 +35,6 @@ def download(
     cache_dir: str | Path | None = None,
     force_download: bool = False,
     local_files_only: bool = False,
-    subfolder: str | None = None,
 ) -> Path:
     """Where the cache holds a file of a commit.
 
@@ -48,7 +47,6 @@ def download(
         found = hf_hub_download(
             repo_id,
             filename,
-            subfolder=subfolder,
             revision=revision,
             token=token,
             cache_dir=cache_dir,

@@ -4,7 +4,9 @@
     ├─ ArtifactError (ValueError)            the files of a signature are wrong
     │  ├─ NotASignatureError (FileNotFoundError)  a folder or repo that holds no signature
     │  ├─ FormatVersionError                 written by a newer rws-hub
-    │  └─ CorruptArtifactError               digest, key set, dtype, shape or value does not hold
+    │  ├─ CorruptArtifactError               digest, key set, dtype, shape or value does not hold
+    │  └─ VerificationError                  not signed, not with this key, or not what a lock file pins
+    ├─ SigningError (ValueError)             a key cannot sign or verify
     ├─ CheckpointError (ValueError)          a model file cannot be read as weights
     ├─ ExtractionError (ValueError)          the checkpoints cannot give a signature
     ├─ IncompatibleModelError (ValueError)   the signature does not fit the model; carries the plan
@@ -50,6 +52,14 @@ class FormatVersionError(ArtifactError):
 
 class CorruptArtifactError(ArtifactError):
     """A digest, key set, dtype, shape or value of the artifact does not hold."""
+
+
+class VerificationError(ArtifactError):
+    """The artifact is not signed, not with the given key, or not what a lock file pins. Nothing of it was used."""
+
+
+class SigningError(RWSError, ValueError):
+    """A key cannot be used to sign or to verify, or the library for it is missing."""
 
 
 class CheckpointError(RWSError, ValueError):

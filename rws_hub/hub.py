@@ -7,34 +7,47 @@ once: the config is fetched by the given revision, everything else by the commit
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from rws_hub import artifact, beside
-from rws_hub._version import __version__
-from rws_hub.beside import FIGURES
+from rws_hub import artifact, beside, merging, signing
+from rws_hub import lock as locks
 from rws_hub.commits import commit_once
-from rws_hub.config import is_repo_id, parse_config
+from rws_hub.config import is_repo_id
 from rws_hub.contents import Contents
-from rws_hub.downloads import LIBRARY, download, explained, is_whole
+from rws_hub.downloads import download, explained, is_whole
 from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
-from rws_hub.results import parse_results
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, MAX_CONFIG_BYTES, PAYLOAD_FILE, RESULTS_FILE
+from rws_hub.manifest import Manifest
+from rws_hub.places import Place, api_of
+from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE
 
-_AGAIN = "nothing of it is used; run it again in a moment"
 _HEX40 = re.compile(r"[0-9a-f]{40}")
-_FIGURE = re.compile(FIGURES + r"/[\w-]+\.png", re.ASCII)
-_WEIGHTS = re.compile(
-    r".*\.(safetensors|bin|pt|pth|ckpt|pkl|h5|keras|onnx|pb|tflite|msgpack|gguf|npz|pdparams|mlmodel)", re.IGNORECASE
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where the files of an artifact lie, and what they have to be.
+
+    Attributes:
+        folder: a local one, or the cache folder of one commit.
+        manifests: of a verified signature and of a lock file, where they were asked for.
+        commit: None for a local folder.
+    """
+
+    folder: Path
+    manifests: tuple[Manifest, ...] = ()
+    commit: str | None = None
 
 
 def locate(
@@ -46,61 +59,68 @@ def locate(
     force_download: bool = False,
     local_files_only: bool = False,
     subfolder: str | None = None,
-) -> Path:
+    public_key: str | Path | None = None,
+    lock: str | Path | None = None,
+) -> Found:
     """The folder that holds the artifact: a local one as it is, or the cache folder of one commit.
 
     Raises:
         NotASignatureError: neither a folder nor a Hub id, or a repository without a signature.
         ArtifactError: `revision` with a local folder, or a subfolder that points elsewhere.
+        VerificationError: not signed with `public_key`, or not what `lock` pins.
         huggingface_hub.errors: as the client raises them.
     """
-    folder = artifact.local_folder(source, revision, subfolder)
+    pin = None if lock is None else locks.find_pin(Path(lock), source, revision, subfolder)
+    manifests = _pinned(pin, lock)
+    published = pin is not None and pin.repo is not None  # a folder of that name is not what is pinned
+    folder = None if published else artifact.local_folder(source, revision, subfolder)
     if folder is not None:
-        return folder
+        if public_key is not None:
+            manifests += (signing.verified(folder / SIGNATURE_FILE, public_key, str(folder)),)
+        return Found(folder, manifests)
     if isinstance(source, Path) or not is_repo_id(source):
         raise NotASignatureError(f"{str(source)[:200]!r} is neither a local folder nor a Hub id (namespace/name)")
-    return _fetch(source, revision, token, cache_dir, force_download, local_files_only, subfolder)
+    place = Place(source, subfolder, token, cache_dir, force_download, local_files_only)
+    with _said_of(pin, lock):
+        return _fetch(place, revision if pin is None else pin.revision, manifests, public_key)
 
 
-def _fetch(
-    repo_id: str,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | Path | None = None,
-    force_download: bool = False,
-    local_files_only: bool = False,
-    subfolder: str | None = None,
-) -> Path:
-    """The cache folder of one commit."""
-    subfolder = str(PurePosixPath(subfolder)) if subfolder else None
-
-    def fetch(filename: str, at: str | None) -> Path:
-        with explained(_AGAIN):
-            return download(
-                repo_id,
-                filename,
-                subfolder=subfolder,
-                revision=at,
-                token=token,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-            )
-
-    where = f"{repo_id}{'' if subfolder is None else '/' + subfolder}"
+def _fetch(place: Place, revision: str | None, manifests: tuple[Manifest, ...], public_key: str | Path | None) -> Found:
+    """Config and payload of one commit; nothing of them is decoded before what vouches for them was compared."""
     try:
-        config = fetch(CONFIG_FILE, revision)
+        config = place.download(CONFIG_FILE, revision)
     except RemoteEntryNotFoundError as error:
-        raise NotASignatureError(f"{where} has no {CONFIG_FILE}, so it is not a robust weight signature") from error
-    # Before fetching what it may not be.
-    parse_config(beside.read_file(config, MAX_CONFIG_BYTES) or b"", f"{where}/{CONFIG_FILE}")
-    fetch(PAYLOAD_FILE, commit_of(config, subfolder))
-    return config.parent
+        raise NotASignatureError(
+            f"{place.label} has no {CONFIG_FILE}, so it is not a robust weight signature"
+        ) from error
+    commit = place.commit_of(config)
+    if public_key is not None:
+        try:
+            file = place.download(SIGNATURE_FILE, commit)
+        except RemoteEntryNotFoundError as error:
+            raise signing.unsigned(place.label, public_key) from error
+        manifests += (signing.verified(file, public_key, place.label),)
+    artifact.read_config(config.parent, manifests, place.label)  # before fetching what it may not be
+    place.download(PAYLOAD_FILE, commit)
+    return Found(config.parent, manifests, commit)
 
 
-def commit_of(config: Path, subfolder: str | None) -> str:
-    """The commit of a cached file: the cache keeps files as `snapshots/<commit>/<path in repository>`."""
-    return config.parents[len(PurePosixPath(subfolder).parts) if subfolder else 0].name
+def _pinned(pin: locks.Pin | None, lock: str | Path | None) -> tuple[Manifest, ...]:
+    return () if pin is None or lock is None else (locks.pinned(pin, Path(lock)),)
+
+
+@contextmanager
+def _said_of(pin: locks.Pin | None, lock: str | Path | None) -> Iterator[None]:
+    """Add to the client's error what a lock file has to do with it."""
+    try:
+        yield
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        if pin is not None:
+            error.add_note(
+                f"{lock} pins {pin.label} at {pin.revision}. If that commit is gone for good, take its files from a "
+                "machine that has them in its cache, or pin another: rws lock."
+            )
+        raise
 
 
 def pull(
@@ -109,28 +129,34 @@ def pull(
     revision: str | None = None,
     token: str | bool | None = None,
     subfolder: str | None = None,
+    public_key: str | Path | None = None,
+    lock: str | Path | None = None,
 ) -> tuple[str, dict[str, bytes]]:
     """The commit that a revision stands for, and every file of the signature published there, verified.
 
     Raises:
         NotASignatureError: not a Hub id, or the repository holds no signature.
         FormatVersionError, CorruptArtifactError: it does not hold what it promises.
+        VerificationError: not signed with `public_key`, or not what `lock` pins.
         huggingface_hub.errors: as the client raises them.
     """
     if not is_repo_id(repo_id):
         raise NotASignatureError(f"{repo_id!r} is not a Hub id (namespace/name)")
     artifact.require_plain(subfolder)
-    subfolder = str(PurePosixPath(subfolder)) if subfolder else None
-    folder = _fetch(repo_id, revision, token, subfolder=subfolder)
-    config = artifact.read_config(folder)
-    payload = artifact.verify_payload(folder, config)
-    commit = commit_of(folder / CONFIG_FILE, subfolder)
-    prefix = f"{subfolder}/" if subfolder else ""
-    with explained(_AGAIN):
-        names = [n for n in _api(token).list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
-        wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
-        paths = {n.removeprefix(prefix): download(repo_id, n, revision=commit, token=token) for n in wanted}
-    return commit, {**beside.read_beside(paths, config, repo_id), PAYLOAD_FILE: bytes(payload)}
+    pin = None if lock is None else locks.find_pin(Path(lock), repo_id, revision, subfolder)
+    manifests = _pinned(pin, lock)
+    place = Place(repo_id, subfolder, token)
+    with _said_of(pin, lock):
+        found = _fetch(place, revision if pin is None else pin.revision, manifests, public_key)
+        config = artifact.read_config(found.folder, found.manifests, place.label)
+        payload = artifact.verify_payload(found.folder, config)
+        commit = str(found.commit)
+        names = place.files(commit) if pin is None else list(pin.sha256)
+        paths = {n: place.download(n, commit) for n in names}
+    files = {**beside.read_beside(paths, config, place.label), PAYLOAD_FILE: bytes(payload)}
+    for manifest in found.manifests:
+        manifest.require_all(place.label, files)
+    return commit, files
 
 
 def push(
@@ -143,6 +169,7 @@ def push(
     revision: str | None = None,
     commit_message: str,
     create_pr: bool = False,
+    unsigned: bool = False,
 ) -> str:
     """Publish an artifact in one commit on top of exactly what was read; see `push_to_hub`.
 
@@ -155,6 +182,7 @@ def push(
         revision: a branch (created from the main one if missing) or `refs/pr/N`.
         commit_message: title of the commit.
         create_pr: open a pull request instead of committing.
+        unsigned: delete a signature file that is there, which is refused otherwise if it would become stale.
 
     Returns:
         URL of the commit (of the unchanged head, if nothing changed) or of the pull request.
@@ -169,8 +197,9 @@ def push(
         raise ArtifactError("the commit message is empty")
     if revision is not None and _HEX40.fullmatch(revision):
         raise ArtifactError(f"revision={revision!r} is a commit; a push goes to a branch")
-    contents.files(repo_id, *([] if local_card is None else [local_card]))  # what cannot be, fails before any request
-    api = _api(token)
+    # What cannot be, fails before any request.
+    merging.require_covering(repo_id, contents.files(repo_id, *([] if local_card is None else [local_card])))
+    api = api_of(token)
     may_branch = not create_pr and not (revision or "").startswith("refs/")
     nothing = f"nothing was published in {repo_id}; push again in a moment"
     with explained(nothing):
@@ -188,13 +217,18 @@ def push(
         raise ArtifactError(f"{repo_id} exists and is public; nothing was written. Make it private first")
     names = [s.rfilename for s in info.siblings or ()]
     with explained(nothing):
-        operations = _operations(api, repo_id, head, names, contents, local_card)
+        changes = merging.changes(
+            repo_id, names, lambda name: _read(api, repo_id, name, head, names), contents, local_card, unsigned
+        )
         if not branch_exists:
             api.create_branch(repo_id, branch=str(revision), revision=head, exist_ok=True)
     return commit_once(
         api,
         repo_id,
-        operations,
+        [
+            CommitOperationDelete(path) if data is None else CommitOperationAdd(path, bytes(data))
+            for path, data in changes.items()
+        ],
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,
@@ -212,62 +246,6 @@ def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> t
         return api.model_info(repo_id), False
 
 
-def _operations(
-    api: HfApi, repo_id: str, head: str, names: Sequence[str], contents: Contents, local_card: str | None
-) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What turns the files `names` of a commit into the artifact.
-
-    Results and figures of this very payload stay, those of another one go: the history still has them.
-    """
-    config = _read(api, repo_id, CONFIG_FILE, head, names)
-    if config is None:
-        _require_no_model(repo_id, names, contents)
-    card = _read(api, repo_id, CARD_FILE, head, names)
-    measured = {n for n in names if n == RESULTS_FILE or _FIGURE.fullmatch(n)} if config is not None else set()
-    if config is not None and _payload(config, repo_id) == contents.config.payload.sha256:
-        found = {n: data for n in sorted(measured) if (data := _read(api, repo_id, n, head, names)) is not None}
-        measured = set()
-        results = contents.results
-        if results is None and RESULTS_FILE in found:
-            results = parse_results(found[RESULTS_FILE], f"{repo_id}/{RESULTS_FILE}")
-        figures = {n.rpartition("/")[2]: data for n, data in found.items() if n != RESULTS_FILE}
-        contents = replace(contents, results=results, figures=figures | dict(contents.figures))
-    cards = [] if card is None else [artifact.decode_card(card, f"{repo_id}/{CARD_FILE}")]
-    cards += [] if local_card is None else [local_card]
-    files = contents.files(repo_id, *cards)
-    stale = [CommitOperationDelete(n) for n in sorted(measured - files.keys())]
-    return [*stale, *(CommitOperationAdd(path, bytes(data)) for path, data in files.items())]
-
-
-def _require_no_model(repo_id: str, names: Sequence[str], contents: Contents) -> None:
-    """Refuse what has no config.json but holds weights, or a file that a signature would overwrite.
-
-    Texts and pictures may stand there, and signatures in subfolders.
-    """
-    written = {PAYLOAD_FILE, RESULTS_FILE, *(f"{FIGURES}/{n}" for n in contents.figures)}
-    weights = {n for n in names if _WEIGHTS.fullmatch(n) and PurePosixPath(n).name != PAYLOAD_FILE}
-    if found := sorted(weights | (written & set(names))):
-        raise NotASignatureError(
-            f"{repo_id} holds another kind of model ({found[0]}, and no {CONFIG_FILE} of a signature); nothing was "
-            "written. Choose another repository."
-        )
-
-
-def _payload(config: bytes, repo_id: str) -> str | None:
-    """Digest of the payload behind a remote config of ours; None if that config is damaged."""
-    try:
-        artifact.require_replaceable(config, f"{repo_id}/{CONFIG_FILE}")
-    except NotASignatureError as error:
-        raise NotASignatureError(
-            f"{repo_id} already holds another kind of model (its {CONFIG_FILE} is not a signature's); nothing was "
-            "overwritten. Choose another repository."
-        ) from error
-    try:
-        return parse_config(config).payload.sha256
-    except CorruptArtifactError:
-        return None
-
-
 def _read(api: HfApi, repo_id: str, filename: str, commit: str, names: Sequence[str]) -> bytes | None:
     """A file at a commit; None only if the Hub says twice that it does not exist: `names` are those that do."""
     try:
@@ -278,13 +256,4 @@ def _read(api: HfApi, repo_id: str, filename: str, commit: str, names: Sequence[
         return None
     if not is_whole(path):  # what people wrote would be put together from it
         raise CorruptArtifactError(f"{repo_id}/{filename}: other bytes arrived than the Hub announced; try again later")
-    return path.read_bytes()
-
-
-def _api(token: str | bool | None) -> HfApi:
-    return HfApi(token=token, library_name=LIBRARY, library_version=__version__)
-
-
-def _is_ours(path: str) -> bool:
-    """Files that belong to an artifact; whatever else a repository holds stays there."""
-    return path in (CONFIG_FILE, PAYLOAD_FILE, CARD_FILE, RESULTS_FILE) or _FIGURE.fullmatch(path) is not None
+    return beside.read_file(path, beside.limit_of(filename))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rws_hub import check_command, data_commands, eval_command, train_command
+from rws_hub import check_command, data_commands, eval_command, hub_commands, train_command
 from rws_hub._version import __version__
 from rws_hub.spec import DEFAULT_ERROR
 from rws_hub.words import MODEL_FILES, finite, path, positive, terms, word
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     eval_command.declare(_verb(verbs, "eval", "clean and corrupted accuracy, with and without signatures and controls"))
 
     info = _verb(verbs, "info", "what a signature is; fast, nothing is decoded")
-    _signature(info)
+    _signature(info, "--verify")
 
     check = _verb(verbs, "check", "would it fit, and what would it do: the plan for a checkpoint (exit code 1 if not)")
     _signature(check)
@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     mapping.add_argument("--revision", type=word, help="branch, tag or commit of the signature; default: main")
     mapping.add_argument("--subfolder", help="where in the repository or folder the signature is")
+    mapping.set_defaults(public_key=None, lock=None)  # it only reads names
     _table(mapping)
     mapping.add_argument(
         "--size", type=positive, help="infer: side of the input in pixels; default: what the model states"
@@ -75,19 +76,10 @@ def build_parser() -> argparse.ArgumentParser:
     card.add_argument("folder", type=path)
     card.add_argument("--results", type=path, help="results.json to take over into the folder and the card")
 
-    push = _verb(verbs, "push", "publish a local signature on the Hub as one commit")
-    push.add_argument("folder", type=path)
-    push.add_argument("repo_id", type=word, help="namespace/name; created if it does not exist")
-    push.add_argument("--private", action=argparse.BooleanOptionalAction, default=None, help="for a new repository")
-    push.add_argument("--revision", type=word, help="branch to commit to; default: main")
-    push.add_argument("--message", type=word, default="Upload robust weight signature", help="title of the commit")
-    push.add_argument("--create-pr", action="store_true", help="open a pull request instead")
-
-    pull = _verb(verbs, "pull", "fetch a signature from the Hub into a folder, verified")
-    pull.add_argument("repo_id", type=word)
-    pull.add_argument("-o", "--out", type=path, help="folder to write; default: the name of the repository")
-    pull.add_argument("--revision", type=word, help="branch, tag or commit; default: main")
-    pull.add_argument("--subfolder", help="where in the repository the signature is")
+    hub_commands.declare_sign(_verb(verbs, "sign", "sign a local signature with a private key, as model.sig"))
+    hub_commands.declare_push(_verb(verbs, "push", "publish a local signature on the Hub as one commit"))
+    hub_commands.declare_pull(_verb(verbs, "pull", "fetch a signature from the Hub into a folder, verified"))
+    hub_commands.declare_lock(_verb(verbs, "lock", "pin signatures as they are now, byte for byte, in a lock file"))
     return parser
 
 
@@ -154,7 +146,8 @@ def _table(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--table", type=path, metavar="FILE", help="a name table of your own (docs/NAMES.md)")
 
 
-def _signature(verb: argparse.ArgumentParser) -> None:
+def _signature(verb: argparse.ArgumentParser, *public_key: str) -> None:
     verb.add_argument("signature", type=word, help="a local folder or a Hub id")
     verb.add_argument("--revision", type=word, help="branch, tag or commit of the signature; default: main")
     verb.add_argument("--subfolder", help="where in the repository or folder the signature is")
+    hub_commands.declare_trust(verb, *public_key)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rws_hub.disk import scratch_folder, write
 from rws_hub.errors import ArtifactError
-from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, Data
+from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, SIGNATURE_FILE, Data
 
 PENDING = ".rws-pending"
 
@@ -38,7 +38,7 @@ def names(folder: Path, pattern: str) -> set[str]:
 def stamp(folder: Path) -> Stamp:
     """What changes whenever one of an artifact's files is replaced."""
     found: list[tuple[int, int, int] | None] = []
-    for name in (CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, CARD_FILE):
+    for name in (CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE, CARD_FILE, SIGNATURE_FILE):
         try:
             stat = current(folder, name).stat()
         except OSError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from pathlib import Path
 from typing import Any
 
-from rws_hub.spec import SignatureConfig
+from rws_hub.spec import SIGNATURE_FILE, SignatureConfig
 
 # Width of the column of names.
 _NAMES = 12
@@ -48,7 +49,19 @@ def summary(config: SignatureConfig) -> dict[str, Any]:
     }
 
 
-def print_info(config: SignatureConfig) -> None:
+def signed_by(signed: bool | None, public_key: Path | None) -> str:
+    """Whether an artifact is signed, in a few words; a key is given where it has been verified with it."""
+    if public_key is not None:
+        return f"verified with {public_key}"
+    words = {
+        True: f"{SIGNATURE_FILE} is there; whose it is, --verify KEY finds out",
+        False: "no",
+        None: "not known offline",
+    }
+    return words[signed]
+
+
+def print_info(config: SignatureConfig, signed: str | None = None) -> None:
     """Print the same as a table of two columns, wrapped at the width of the terminal."""
     facts = summary(config)
     severity = "" if facts["severity"] is None else f", severity {facts['severity']}"
@@ -69,6 +82,7 @@ def print_info(config: SignatureConfig) -> None:
         ("alpha", f"{facts['recommended_alpha']:g} recommended"),
         ("license", facts["license"]),
         ("sha256", facts["sha256"]),
+        *([] if signed is None else [("signed", signed)]),
     ]
     width = max(40, shutil.get_terminal_size().columns)
     for name, value in rows:

@@ -57,18 +57,23 @@ class RobustWeightSignature:
         force_download: bool = False,
         local_files_only: bool = False,
         subfolder: str | None = None,
+        public_key: str | Path | None = None,
+        lock: str | Path | None = None,
     ) -> RobustWeightSignature:
         """Load a signature from a local folder or the Hub, and verify every byte of it.
 
-        The revision is resolved once and both files come from that commit. A local folder makes no
-        network call.
+        The revision is resolved once and all files come from that commit. A local folder makes no
+        network call. `public_key` is the PEM file of the key that has to have signed it, `lock` an `rws.lock` that
+        has to pin it, byte for byte (docs/SIGNING.md); both are asked before anything is decoded.
 
         Raises:
+            VerificationError: it is not signed with that key, or not what the lock file pins.
+            SigningError: the key cannot verify, or `rws-hub[sign]` is not installed.
             NotASignatureError: the folder or repository holds no signature.
             FormatVersionError, CorruptArtifactError: it does not hold what it promises.
             huggingface_hub.errors: whatever the Hub client raises, untouched.
         """
-        folder = hub.locate(
+        found = hub.locate(
             pretrained_model_name_or_path,
             revision=revision,
             token=token,
@@ -76,14 +81,16 @@ class RobustWeightSignature:
             force_download=force_download,
             local_files_only=local_files_only,
             subfolder=subfolder,
+            public_key=public_key,
+            lock=lock,
         )
 
         def read() -> RobustWeightSignature:
-            config = artifact.read_config(folder)
-            payload = artifact.read_payload_bytes(folder, config)
+            config = artifact.read_config(found.folder, found.manifests)
+            payload = artifact.read_payload_bytes(found.folder, config)
             return cls(config, read_payload(payload, config), payload)
 
-        return artifact.consistently(folder, read)
+        return artifact.consistently(found.folder, read)
 
     @classmethod
     def extract(
@@ -217,17 +224,21 @@ class RobustWeightSignature:
         """Number of elements of one delta."""
         return math.prod(self.config.shape(name))
 
-    def save_pretrained(self, save_directory: str | Path, *, results: Results | None = None) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, *, results: Results | None = None, sign: str | Path | None = None
+    ) -> None:
         """Write config, payload and card (and results) to a folder. No network. Same signature, same bytes.
 
         A card that is already there keeps what a person wrote in it. Results already there are kept if they
-        are of this signature.
+        are of this signature. `sign` is a private key (PEM file): `model.sig` will cover everything but the card.
 
         Raises:
-            ArtifactError: results of another signature, or the folder holds something else's config.json.
+            ArtifactError: results or a `model.sig` of another signature, or the folder holds something else's
+                config.json.
+            SigningError: the key cannot sign, or `rws-hub[sign]` is not installed.
             CardError: the card that is there cannot be read.
         """
-        contents.write_folder(Path(save_directory), self.config, self.data, results)
+        contents.write_folder(Path(save_directory), self.config, self.data, results, sign=sign)
 
     def push_to_hub(
         self,
@@ -239,6 +250,7 @@ class RobustWeightSignature:
         commit_message: str = "Upload robust weight signature",
         create_pr: bool = False,
         results: Results | None = None,
+        sign: str | Path | Literal[False] | None = None,
     ) -> str:
         """Publish as one atomic commit, keeping what a person wrote in the remote card.
 
@@ -250,24 +262,30 @@ class RobustWeightSignature:
             commit_message: title of the commit.
             create_pr: open a pull request instead of committing to the branch.
             results: what was measured, for card and `results.json`.
+            sign: PEM file of a private key to sign everything but the card with. None: a published `model.sig` stays
+                if it covers what is pushed, and the push is refused otherwise. False: publish without a signature.
 
         Returns:
             URL of the commit, or of the pull request; of the head commit if nothing had changed.
 
         Raises:
             NotASignatureError: the repository holds another kind of model; it is not overwritten.
+            ArtifactError: a `model.sig` would be left beside files that it does not cover.
+            SigningError: the key cannot sign, or `rws-hub[sign]` is not installed.
             huggingface_hub.errors: whatever the Hub client raises, untouched; a branch that moved meanwhile
                 is an HfHubHTTPError of status 412, and nothing was written.
         """
+        content = contents.Contents(self.config, self.data, results, figures={})
         return hub.push(
             repo_id,
-            contents.Contents(self.config, self.data, results, figures={}),
+            content if sign is None or sign is False else content.signed(sign),
             local_card=None,
             private=private,
             token=token,
             revision=revision,
             commit_message=commit_message,
             create_pr=create_pr,
+            unsigned=sign is False,
         )
 
 

@@ -19,10 +19,12 @@ CONFIG_FILE = "config.json"
 PAYLOAD_FILE = "rws.safetensors"
 CARD_FILE = "README.md"
 RESULTS_FILE = "results.json"
+SIGNATURE_FILE = "model.sig"
 FORMAT = "rws"
 # The newest one; a config states the oldest that can hold it.
 FORMAT_VERSION = 4
 MAX_CONFIG_BYTES = 16 * 2**20
+MAX_SIGNATURE_BYTES = 2**20
 
 # The relative error of coded weights where nothing else is asked for (measured: docs/EVIDENCE.md, 4a).
 DEFAULT_ERROR = 0.5

@@ -37,9 +37,15 @@ ORDER = [
     "card_metadata",
     "card_merge",
     "card",
+    "manifest",
     "artifact",
+    "bundle",
+    "signing",
     "contents",
+    "merging",
+    "lock",
     "downloads",
+    "places",
     "commits",
     "hub",
     "corruptions",
@@ -107,6 +113,7 @@ ORDER = [
     "check_command",
     "train_command",
     "eval_command",
+    "hub_commands",
     "commands",
     "parser",
     "cli",
@@ -120,6 +127,7 @@ PRINTING = {
     "eval_command",
     "train_command",
     "data_commands",
+    "hub_commands",
     "commands",
     "cli",
     "demo",
@@ -177,7 +185,9 @@ def test_who_may_import_what(file: Path) -> None:
         assert "matplotlib" not in packages
     if room(file) != "demo":
         assert not packages & {"sklearn", "plotext"}
-    if room(file) not in {"commits", "downloads", "hub", "card", "card_merge", "checkpoints", "demo"}:
+    if room(file) != "signing":
+        assert not packages & {"model_signing", "cryptography", "sigstore"}
+    if room(file) not in {"commits", "downloads", "hub", "places", "card", "card_merge", "checkpoints", "demo"}:
         assert "huggingface_hub" not in packages
     if room(file) in TORCHLESS:
         assert not {n.partition(".")[0] for n in imports(file)} & {"torch", "numpy", "safetensors"}

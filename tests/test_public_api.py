@@ -82,6 +82,8 @@ def test_from_pretrained() -> None:
         "force_download": False,
         "local_files_only": False,
         "subfolder": None,
+        "public_key": None,
+        "lock": None,
     }
 
 
@@ -96,7 +98,7 @@ def test_push_to_hub() -> None:
     found = parameters(rws_hub.RobustWeightSignature.push_to_hub)
     assert isinstance(found.pop("commit_message"), str)
     expected = {"repo_id": "required", "*": None, "private": None, "token": None, "revision": None}
-    assert found == expected | {"create_pr": False, "results": None}
+    assert found == expected | {"create_pr": False, "results": None, "sign": None}
 
 
 def test_save_pretrained() -> None:

@@ -1,0 +1,121 @@
+"""Signing an artifact, and finding out whose signature it is, with the OpenSSF library `model-signing`.
+
+The library is imported only when somebody signs or verifies. Of verifying it does what is cryptography: is this
+statement signed with that key? Its own comparison of a folder with a statement is left alone. It would leave out what
+the statement asks to leave out, refuse the Hub's cache (whose files are links), and read files from the disk that we
+then read once more; we compare the bytes that are decoded, and hold them to the statement.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rws_hub.artifact import belongs
+from rws_hub.bundle import UNSIGNED, names_key, read_bundle, statement
+from rws_hub.errors import CorruptArtifactError, SigningError, VerificationError
+from rws_hub.manifest import Manifest
+from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE, Data
+
+# What the library says, in fewer words.
+_WORDS = {"Key mismatch": "it names another key"}
+_CURVES = "an elliptic curve key (P-256, P-384 or P-521) in a PEM file"
+
+
+def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes:
+    """The signature file for an artifact. No network.
+
+    Args:
+        files: every file by its path in the artifact; the card and a signature are left out.
+        private_key: a PEM file.
+        name: what the statement calls the artifact; informative, one path component.
+
+    Raises:
+        SigningError: `model-signing` is missing, or the key cannot sign.
+        FileNotFoundError: there is no such key file.
+    """
+    try:
+        from model_signing import hashing, signing
+    except ImportError as error:
+        raise _missing() from error
+    try:
+        signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the library makes of a file that is no such key
+        raise SigningError(_why_not(error, private_key, "private")) from error
+    how = hashing.Config().set_ignored_paths(paths=sorted(UNSIGNED), ignore_git_paths=True)
+    with tempfile.TemporaryDirectory(prefix="rws-sign-") as scratch:
+        folder = Path(scratch) / name
+        for path in sorted(files.keys() - UNSIGNED):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(files[path])
+        made = Path(scratch) / SIGNATURE_FILE
+        signer.set_hashing_config(how).sign(folder, made)
+        return made.read_bytes()
+
+
+def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
+    """What the holder of a key vouches for with a signature file. No network.
+
+    Args:
+        file: the signature file.
+        public_key: a PEM file.
+        where: what a message calls the artifact.
+
+    Raises:
+        VerificationError: there is no signature, it is not made with this key, or it does not cover what is loaded.
+        SigningError: `model-signing` is missing, or the file holds no such key.
+        FileNotFoundError: there is no such key file.
+    """
+    try:
+        from model_signing._signing import sign_ec_key, sign_sigstore_pb
+    except ImportError as error:
+        raise _missing() from error
+    try:
+        verifier = sign_ec_key.Verifier(Path(public_key))
+    except OSError:
+        raise
+    except Exception as error:
+        raise SigningError(_why_not(error, public_key, "public")) from error
+    if not file.is_file():
+        raise unsigned(where, public_key)
+    try:
+        bundle = read_bundle(file)
+        statement(bundle, SIGNATURE_FILE)  # small, strict JSON, of our kind
+        if not names_key(bundle):
+            raise CorruptArtifactError(f"{SIGNATURE_FILE} is not made with a bare key, or by model-signing before 1.1")
+        found = verifier.verify(sign_sigstore_pb.Signature.read(file))
+    except CorruptArtifactError as error:
+        raise VerificationError(f"{where} was refused: {error}") from error
+    except Exception as error:  # the file may be anybody's: whatever goes wrong, it is not verified
+        reason = _WORDS.get(str(error).partition(":")[0], str(error)) or "the signature does not hold"
+        raise VerificationError(
+            f"{where}: {SIGNATURE_FILE} was not made with the private key of {public_key} ({reason}). Nothing was "
+            "loaded. Ask the publisher which key is theirs, on another way than this repository."
+        ) from error
+    manifest = Manifest(
+        f"the signature verified with {public_key}",
+        {r.identifier: r.digest.digest_hex for r in found.resource_descriptors() if belongs(r.identifier)},
+        UNSIGNED,
+    )
+    for path in (CONFIG_FILE, PAYLOAD_FILE):
+        if path not in manifest.sha256:
+            raise VerificationError(f"{where}: {SIGNATURE_FILE} does not cover {path}. Nothing was loaded.")
+    return manifest
+
+
+def unsigned(where: str, public_key: str | Path) -> VerificationError:
+    """The error for an artifact without a signature."""
+    return VerificationError(f"{where} is not signed: no {SIGNATURE_FILE} there to verify with {public_key}")
+
+
+def _missing() -> SigningError:
+    return SigningError("signing and verifying need the library model-signing: pip install 'rws-hub[sign]'")
+
+
+def _why_not(error: Exception, key: str | Path, kind: str) -> str:
+    if isinstance(error, TypeError) and "encrypted" in str(error):
+        return f"{key} is encrypted. Decrypt it on the way: --sign <(openssl pkey -in {key})"
+    return f"{key}: not the {kind} half of {_CURVES} ({str(error).partition('. ')[0]})"

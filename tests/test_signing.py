@@ -1,0 +1,340 @@
+"""Who made it: signatures of folders, by the real library, and every way in which they do not hold."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from keys import key_pair
+from published import files_of, fog, measured, saved
+
+from rws_hub import ArtifactError, RobustWeightSignature, SigningError, VerificationError
+from rws_hub.bundle import statement
+from rws_hub.cli import main
+from rws_hub.contents import read_contents, write_folder
+from rws_hub.parser import build_parser
+
+load = RobustWeightSignature.from_pretrained
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return key_pair(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path, keys):
+    fog().save_pretrained(tmp_path / "fog", results=measured(fog()), sign=keys[0])
+    return tmp_path / "fog"
+
+
+def stock(*arguments):
+    """The library's own command line."""
+    return subprocess.run([sys.executable, "-m", "model_signing", *map(str, arguments)], capture_output=True, text=True)
+
+
+def refused(folder, public_key, match):
+    """The message of a refusal that left nothing behind."""
+    with pytest.raises(VerificationError, match=match) as caught:
+        load(folder, public_key=public_key)
+    assert isinstance(caught.value, ArtifactError)
+    return str(caught.value)
+
+
+# --- what holds
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1, ec.SECP384R1, ec.SECP521R1])
+def test_sign_and_verify(tmp_path, curve):
+    private, public = key_pair(tmp_path, curve.name, curve)
+    fog().save_pretrained(tmp_path / "fog", sign=private)
+    assert load(tmp_path / "fog", public_key=public) == fog()
+    assert set(statement((tmp_path / "fog/model.sig").read_bytes(), "").sha256) == {"config.json", "rws.safetensors"}
+
+
+def test_everything_is_covered_but_the_card(folder, keys):
+    covered = statement((folder / "model.sig").read_bytes(), "").sha256
+    assert set(covered) == set(files_of(folder)) - {"README.md", "model.sig"} >= {"results.json"}
+    (folder / "README.md").write_text("# Mine")
+    assert load(folder, public_key=str(keys[1])) == fog()
+
+
+def test_links_and_hidden_files_do_not_matter(folder, keys, tmp_path):
+    cache, blobs = tmp_path / "snapshot", tmp_path / "blobs"
+    shutil.copytree(folder, blobs)
+    cache.mkdir()
+    for name in files_of(folder):
+        (cache / name).symlink_to(blobs / name)
+    (cache / ".git").mkdir()
+    (cache / ".hidden").write_text("x")
+    assert load(cache, public_key=keys[1]) == fog()
+    (cache / "rws.safetensors").unlink()
+    (cache / "rws.safetensors").symlink_to(tmp_path / "other")
+    (tmp_path / "other").write_bytes(fog(2).payload)
+    with pytest.raises(ArtifactError):
+        load(cache, public_key=keys[1])
+
+
+def test_the_librarys_own_command_agrees(folder, keys, tmp_path):
+    ran = stock("verify", "key", folder, "--signature", folder / "model.sig", "--public_key", keys[1])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    theirs = saved(tmp_path / "theirs")
+    ran = stock("sign", "key", theirs, "--signature", tmp_path / "out.sig", "--private_key", keys[0])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    shutil.move(tmp_path / "out.sig", theirs / "model.sig")
+    assert load(theirs, public_key=keys[1]) == fog()
+
+
+def test_a_key_from_a_pipe(tmp_path, keys):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(keys[0].read_bytes())
+    fog().save_pretrained(tmp_path / "piped", sign=f"/dev/fd/{reading}")
+    os.close(reading)
+    assert load(tmp_path / "piped", public_key=keys[1]) == fog()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page's commands need openssl")
+def test_the_pages_commands_make_keys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/SIGNING.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("openssl ")]
+    assert len(lines) == 2
+    for line in lines:
+        subprocess.run(line.split(" #")[0].split(), check=True, capture_output=True)
+    fog().save_pretrained("fog", sign="fog.key")
+    assert load("fog", public_key="fog.pub") == fog()
+
+
+def test_the_pages_commands_are_commands():
+    lines = (ROOT / "docs/SIGNING.md").read_text("utf-8").splitlines()
+    found = [re.sub(r"<\(.*\)", "KEY", line).partition("#")[0].split()[1:] for line in lines if line.startswith("rws ")]
+    assert {words[0] for words in found} == {"info", "pull", "apply", "push", "sign", "lock"}
+    for words in found:
+        assert build_parser().parse_args(words).command == words[0]
+
+
+# --- what does not
+
+
+def test_not_signed(tmp_path, keys):
+    refused(saved(tmp_path / "plain"), keys[1], "is not signed: no model.sig")
+    (tmp_path / "plain" / "model.sig").mkdir()
+    refused(tmp_path / "plain", keys[1], "is not signed")
+
+
+def test_the_key_of_somebody_else(folder, tmp_path):
+    refused(
+        folder, key_pair(tmp_path, "mallory")[1], r"not made with the private key of .*mallory\.pub \(it names anoth"
+    )
+
+
+def test_a_key_that_only_claims_to_be_mine(tmp_path, keys):
+    fog().save_pretrained(tmp_path / "fog", sign=key_pair(tmp_path, "mallory")[0])
+    file = tmp_path / "fog" / "model.sig"
+    mine = tmp_path / "mine"
+    fog().save_pretrained(mine, sign=keys[0])
+    forged = json.loads(file.read_text())
+    forged["verificationMaterial"] = json.loads((mine / "model.sig").read_text())["verificationMaterial"]
+    file.write_text(json.dumps(forged))
+    refused(tmp_path / "fog", keys[1], "the signature does not hold")
+
+
+def test_other_bytes(folder, keys):
+    for name, data in files_of(folder).items():
+        if name in ("config.json", "rws.safetensors"):
+            (folder / name).write_bytes(files_of(saved(folder.parent / "two", fog(2)))[name])
+            with pytest.raises(ArtifactError):
+                load(folder, public_key=keys[1])
+            (folder / name).write_bytes(data)
+    assert load(folder, public_key=keys[1]) == fog()
+
+
+def test_another_whole_signature_under_it(folder, keys):
+    for name in ("config.json", "rws.safetensors"):
+        (folder / name).write_bytes(files_of(saved(folder.parent / "two", fog(2)))[name])
+    assert load(folder) == fog(2), "without a key nobody is asked"
+    refused(folder, keys[1], r"vouches for: config\.json differs")
+
+
+def test_the_description_is_covered_too(folder, keys):
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"description": ""', '"description": "safe"'))
+    load(folder)
+    refused(folder, keys[1], "config.json differs")
+
+
+def test_nothing_is_decoded_before_it_is_verified(folder, keys):
+    (folder / "config.json").write_bytes(b"\xff not even JSON")
+    refused(folder, keys[1], "config.json differs")
+
+
+def test_signatures_of_something_else(folder, keys, tmp_path):
+    fog(2).save_pretrained(tmp_path / "two", sign=keys[0])
+    shutil.copy(tmp_path / "two" / "model.sig", folder / "model.sig")
+    refused(folder, keys[1], "config.json differs")
+
+
+@pytest.mark.parametrize("left_out", ["config.json", "rws.safetensors"])
+def test_a_signature_of_a_part(folder, keys, left_out, tmp_path):
+    part = tmp_path / "part"
+    shutil.copytree(folder, part)
+    (part / left_out).unlink()
+    (part / "model.sig").unlink()
+    made = stock("sign", "key", part, "--signature", tmp_path / "part.sig", "--private_key", keys[0])
+    assert made.returncode == 0
+    shutil.copy(tmp_path / "part.sig", folder / "model.sig")
+    refused(folder, keys[1], f"does not cover {left_out}")
+
+
+def test_a_signature_that_asks_to_ignore(folder, keys, tmp_path):
+    (folder / "model.sig").unlink()
+    ignored = ("--ignore-paths", folder / "config.json", "--ignore-paths", folder / "rws.safetensors")
+    made = stock("sign", "key", folder, "--signature", tmp_path / "s", "--private_key", keys[0], *ignored)
+    assert made.returncode == 0, made.stdout + made.stderr
+    shutil.copy(tmp_path / "s", folder / "model.sig")
+    refused(folder, keys[1], "does not cover config.json")
+
+
+@pytest.mark.parametrize("end", [0, 1, 100, -1])
+def test_a_truncated_signature(folder, keys, end):
+    file = folder / "model.sig"
+    file.write_bytes(file.read_bytes()[:end])
+    refused(folder, keys[1], "was refused: model.sig")
+
+
+def test_every_byte_of_a_signature_counts(folder, keys):
+    """A flipped bit is refused, or what is verified is the very same statement (spaces, upper-case keys of JSON...)."""
+    file = folder / "model.sig"
+    data = file.read_bytes()
+    accepted = 0
+    for i in range(0, len(data), 7):
+        file.write_bytes(data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
+        try:
+            assert load(folder, public_key=keys[1]) == fog()
+            accepted += 1
+        except VerificationError:
+            pass
+    assert accepted <= 2, "the unused bits at the end of base64, and the unused key id"
+
+
+def test_changed_statements(folder, keys):
+    file = folder / "model.sig"
+    data = json.loads(file.read_text())
+    payload = json.loads(base64.b64decode(data["dsseEnvelope"]["payload"]))
+    payload["predicate"]["resources"][0]["digest"] = "00" * 32
+    data["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(payload).encode()).decode()
+    file.write_text(json.dumps(data))
+    refused(folder, keys[1], "the signature does not hold")
+    for signatures in ([], None, [{"sig": ""}], [{"sig": "AA=="}]):
+        data["dsseEnvelope"]["signatures"] = signatures
+        file.write_text(json.dumps(data))
+        refused(folder, keys[1], "not made with the private key")
+
+
+@pytest.mark.parametrize("material", [{}, {"certificate": {"rawBytes": "AA=="}}, {"publicKey": {"rawBytes": "AA=="}}])
+def test_a_signature_by_other_means(folder, keys, material):
+    file = folder / "model.sig"
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(data | {"verificationMaterial": material}))
+    refused(folder, keys[1], "not made with a bare key")
+
+
+def test_a_huge_signature_file_is_not_read(folder, keys):
+    with (folder / "model.sig").open("wb") as file:
+        file.truncate(10**12)
+    refused(folder, keys[1], "1,000,000,000,000 bytes")
+
+
+def test_keys_that_cannot(folder, tmp_path, keys):
+    other = ed25519.Ed25519PrivateKey.generate()
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "ed.pem").write_bytes(other.private_bytes(*how, serialization.NoEncryption()))
+    locked = serialization.load_pem_private_key(keys[0].read_bytes(), None)
+    (tmp_path / "locked.pem").write_bytes(locked.private_bytes(*how, serialization.BestAvailableEncryption(b"x")))
+    (tmp_path / "empty.pem").touch()
+    for name, words in (("ed.pem", "P-256"), ("alice.pub", "private half"), ("locked.pem", "<\\(openssl pkey")):
+        with pytest.raises(SigningError, match=words):
+            fog().save_pretrained(tmp_path / "new", sign=tmp_path / name)
+    for name in ("alice.pem", "empty.pem", "fog/config.json"):
+        with pytest.raises(SigningError, match="public half"):
+            load(folder, public_key=tmp_path / name)
+    for call in (lambda k: load(folder, public_key=k), lambda k: fog().save_pretrained(tmp_path / "new", sign=k)):
+        with pytest.raises(FileNotFoundError):
+            call(tmp_path / "missing.pem")
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_the_library(folder, keys):
+    code = f"""
+import sys
+sys.modules["model_signing"] = sys.modules["model_signing._signing"] = None
+from rws_hub.cli import main
+print([main(["info", {str(folder)!r}, *more]) for more in ([], ["--verify", {str(keys[1])!r}])])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.endswith("[0, 1]\n") and "pip install 'rws-hub[sign]'" in ran.stderr, ran
+
+
+# --- a signature never stays beside files that it does not cover
+
+
+def test_saving_beside_a_signature(folder, keys):
+    before = files_of(folder)
+    fog().save_pretrained(folder)
+    assert files_of(folder) == before, "the same files keep it"
+    with pytest.raises(ArtifactError, match=r"results\.json was measured on another signature"):
+        fog(2).save_pretrained(folder)
+    (folder / "results.json").unlink()
+    with pytest.raises(ArtifactError, match=r"model\.sig is not of the files to be written .*Sign again .*or delete"):
+        fog(2).save_pretrained(folder)
+    fog(2).save_pretrained(folder, sign=keys[0])
+    assert load(folder, public_key=keys[1]) == fog(2)
+    (folder / "model.sig").unlink()
+    fog().save_pretrained(folder)
+    assert load(folder) == fog() and not (folder / "model.sig").exists()
+
+
+def test_results_that_come_later(folder, keys, tmp_path, capsys):
+    new = tmp_path / "new.json"
+    new.write_text(measured(fog(), 0.65).to_text(), "utf-8")
+    assert main(["card", str(folder), "--results", str(new)]) == 1
+    assert "results.json differs" in capsys.readouterr().err
+    (folder / "model.sig").unlink()
+    assert main(["card", str(folder), "--results", str(new)]) == 0
+    assert main(["sign", str(folder), str(keys[0])]) == 0
+    assert load(folder, public_key=keys[1]) == fog()
+    assert "model.sig written" in capsys.readouterr().out
+
+
+def test_a_killed_signing_leaves_no_stale_signature(folder, keys, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    (folder / "results.json").unlink()
+    monkeypatch.setattr("rws_hub.contents.write_files", killed)
+    contents = read_contents(folder)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, fog(2).config, fog(2).payload, None, contents.figures, sign=keys[0])
+    assert not (folder / "model.sig").exists() and load(folder) == fog()
+
+
+def test_info_says_that_it_is_there(folder, keys, tmp_path, capsys):
+    def info(*arguments):
+        assert main(["info", *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    assert "signed      model.sig is there" in info(folder)
+    assert "signed      verified with" in info(folder, "--verify", keys[1])
+    assert "signed      no" in info(saved(tmp_path / "plain"))
+    found = json.loads(info(folder, "--json", "--verify", keys[1]))
+    assert (found["signed"], found["verified"]) == (True, str(keys[1]))
+    assert main(["info", str(folder), "--verify", str(key_pair(tmp_path, "mallory")[1])]) == 1
