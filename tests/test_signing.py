@@ -315,16 +315,16 @@ def test_results_that_come_later(folder, keys, tmp_path, capsys):
     assert "model.sig written" in capsys.readouterr().out
 
 
-def test_a_killed_signing_leaves_no_stale_signature(folder, keys, monkeypatch):
+def test_a_killed_signing_leaves_the_old_state(folder, keys, monkeypatch):
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    (folder / "results.json").unlink()
-    monkeypatch.setattr("rws_hub.contents.write_files", killed)
-    contents = read_contents(folder)
+    before = {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    monkeypatch.setattr("rws_hub.pending.replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_folder(folder, fog(2).config, fog(2).payload, None, contents.figures, sign=keys[0])
-    assert not (folder / "model.sig").exists() and load(folder) == fog()
+        write_folder(folder, fog().config, fog().payload, None, {"new.png": b"\x89PNG\r\n\x1a\n"}, sign=keys[0])
+    assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
+    assert load(folder, public_key=keys[1]) == fog()
 
 
 def test_info_says_that_it_is_there(folder, keys, tmp_path, capsys):
