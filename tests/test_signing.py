@@ -18,7 +18,7 @@ from published import files_of, fog, measured, saved
 from rws_hub import ArtifactError, RobustWeightSignature, SigningError, VerificationError
 from rws_hub.bundle import statement
 from rws_hub.cli import main
-from rws_hub.contents import read_contents, write_folder
+from rws_hub.contents import write_folder
 from rws_hub.parser import build_parser
 
 load = RobustWeightSignature.from_pretrained
