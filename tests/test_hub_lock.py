@@ -120,7 +120,9 @@ def test_nothing_is_written_unless_all_is_well(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "rws.safetensors"])
-def test_other_bytes_at_the_pinned_commit(hub: Hub, hub_cache: Path, name: str) -> None:
+def test_other_bytes_at_the_pinned_commit(
+    hub: Hub, hub_cache: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A Hub, or a cache, that lies about a commit."""
     hub.put(REPO, files())
     rws("lock", REPO)
@@ -128,6 +130,7 @@ def test_other_bytes_at_the_pinned_commit(hub: Hub, hub_cache: Path, name: str) 
     (snapshot,) = hub_cache.glob("models--*/snapshots/*")
     blob = (snapshot / name).resolve()
     blob.write_bytes(files(2, **{"README.md": b"# Fig"})[name])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"differs|sha256|bytes, config"):
         pull(REPO, lock=LOCK)
     if name != "README.md":
@@ -136,16 +139,20 @@ def test_other_bytes_at_the_pinned_commit(hub: Hub, hub_cache: Path, name: str) 
     assert files_of(Path(REPO)) == files()
 
 
-def test_a_whole_other_signature_at_the_pinned_commit(hub: Hub, hub_cache: Path) -> None:
+def test_a_whole_other_signature_at_the_pinned_commit(
+    hub: Hub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.put(REPO, files())
     rws("lock", REPO)
     (snapshot,) = hub_cache.glob("models--*/snapshots/*")
     for name in ("config.json", "rws.safetensors"):
         (snapshot / name).resolve().write_bytes(files(2)[name])
-    assert load(REPO) == fog(2)
-    for fetch in (load, pull):
-        with pytest.raises(VerificationError, match=r"config\.json differs"):
-            fetch(REPO, lock=LOCK)
+    with monkeypatch.context() as offline:
+        offline.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert load(REPO) == fog(2)
+        for fetch in (load, pull):
+            with pytest.raises(VerificationError, match=r"config\.json differs"):
+                fetch(REPO, lock=LOCK)
     assert load(REPO, lock=LOCK, force_download=True) == fog()
 
 
