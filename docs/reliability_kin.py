@@ -40,7 +40,7 @@ def _asked(results: Row) -> str:
         "section 8). How similar are models that were grown from the same weights, and strangers, by these signs; and "
         "does it tell what the signature will do? Models of three architectures, trained here on Tiny ImageNet, "
         "CIFAR-10 and CIFAR-100; copies in fewer bits; random weights. Every pair is compared with as many of the "
-        f"first kernels and matrices as a signature could touch: 1, 2, 4, 8, 16, all. Repeat it: `{results['command']}`. "
+        f"first kernels and matrices as a signature could touch: 1, 2, 4, 8, 16, all: `{results['command']}`. "
         f"A look at {cost['weights'] / 1e6:.1f} million touched weights takes {cost['ms']['signs']:.1f} ms; the sketch "
         f"of formats 1 to 3 took {cost['ms']['counts']:.0f} ms."
     )
@@ -154,8 +154,8 @@ def _strengths(results: Row) -> list[str]:
     lines += [
         "",
         f"Beyond the limit ({len(beyond)} cases) clean images lose {-100 * _lost(beyond):.1f} points on average, "
-        f"within it ({len(within)}) {-100 * _lost(within):.1f}; the largest change that still gained on corrupted images "
-        f"is {useful:.2f}. The limit is no promise: a signature within it can still be useless or hostile.",
+        f"within it ({len(within)}) {-100 * _lost(within):.1f}; the largest change that gained on corrupted images is "
+        f"{useful:.2f}. The limit is no promise: a signature within it can still be useless or hostile.",
     ]
     return lines
 
