@@ -14,6 +14,9 @@ from rws_hub.deltas import Scratch, moving
 from rws_hub.storage import extent
 from rws_hub.writing import clean_values
 
+# What can be patched can be read; anything else beside it is left out.
+_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
 
 def rows_near(home: Home, start: int, stop: int) -> torch.Tensor:
     """Rows [start, stop) of the clean values of a tensor that takes summands, on the CPU.
@@ -58,7 +61,7 @@ def layer_of(home: Home) -> list[Home]:
     if is_wide(tuple(tensor_of(module, attribute).shape)):
         return [home]
     own = {**module._parameters, **module._buffers}
-    return [(module, n) for n, t in own.items() if t is not None and t.is_floating_point() and _readable(t)]
+    return [(module, n) for n, t in own.items() if t is not None and _readable(t)]
 
 
 def sizes(homes: Iterable[Home]) -> dict[Home, float]:
@@ -86,4 +89,4 @@ def _measured(homes: Collection[Home]) -> list[float]:
 
 
 def _readable(tensor: torch.Tensor) -> bool:
-    return shards.is_sharded(tensor) or extent(tensor) is not None
+    return tensor.dtype in _DTYPES and (shards.is_sharded(tensor) or extent(tensor) is not None)

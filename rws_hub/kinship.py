@@ -29,7 +29,7 @@ Rows = Callable[[str, int, int], torch.Tensor]
 # Places come in runs of neighbours, which lie in a row or two.
 RUN, RUNS = 32, 64
 # With fewer places that could be compared, nothing is said: two strangers would agree too often by chance.
-MIN_COMPARED = 256
+MIN_COMPARED = 128
 
 _BYTES = RUN * RUNS // 8
 _SEED = 0

@@ -50,12 +50,32 @@ for mode in ("snapshot", "ledger"):
     removal._SMALL = 1
     p, q = patch(model, fog, removal=mode), patch(plain, fog)
     assert whole(model) == whole(plain) != clean
+    # every process compares its own rows, and all of them say the same
+    assert p.plan.signatures == q.plan.signatures and p.plan.signatures[0].similarity == 1.0
+    assert [c.names for c in p.plan.changes[:3]] == [c.names for c in q.plan.changes[:3]]
+    assert abs(p.plan.relative_norm - q.plan.relative_norm) < 0.02 * q.plan.relative_norm
     p.add(noise, alpha=0.5); q.add(noise, alpha=0.5)
     p.set_alpha(fog=-0.3); q.set_alpha(fog=-0.3)
     assert whole(model) == whole(plain)
     p.unpatch(); q.unpatch()
     assert whole(model) == whole(plain) == clean
-assert plan_patch(model, fog).ok
+assert plan_patch(model, fog).ok and plan_patch(model, fog).signatures[0].similarity is None
+
+# a stranger, too much, and what cannot be known are refused by all
+stranger = tiny_resnet(seed=1)
+fully_shard(stranger, mesh=mesh)
+for target, how, why in (
+    (stranger, {}, "stranger"),
+    (model, {"alpha": 9}, "max_relative_norm"),
+    (model, {"verify": "exact"}, "spread over processes"),
+):
+    try:
+        patch(target, fog, **how)
+    except IncompatibleModelError as error:
+        assert why in str(error), error
+    else:
+        raise AssertionError("not refused")
+assert whole(model) == clean
 
 # after a forward pass FSDP2 keeps what the root owns whole: what is written to that would be lost
 images = torch.ones(1, 3, 32, 32)

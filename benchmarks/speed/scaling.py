@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +37,7 @@ def _rounds(model: nn.Module, signatures: list[RobustWeightSignature]) -> dict[s
     before = held = 0
     for turn in range(TURNS + 1):
         timed("copy", lambda: [v.copy_(s) for v, s in zip(touched, source, strict=True)])
-        timed("patch", lambda: handles.append(patch(model, *signatures)))
+        timed("patch", lambda: handles.append(patch(model, *signatures, max_relative_norm=math.inf)))
         timed("swap one", lambda: handles[0].set_alpha(**{first: 0.5}))
         if turn == TURNS:
             held = resident()

@@ -83,8 +83,8 @@ def to_levels(values: torch.Tensor, bits: int) -> torch.Tensor:
     """Rounded to so many bits, one scale for each row."""
     top = 2 ** (bits - 1) - 1
     scale = values.abs().flatten(1).amax(1).clamp_min(1e-12).view(-1, *[1] * (values.ndim - 1)) / top
-    levels: torch.Tensor = (values / scale).round()
-    return levels * scale
+    rounded: torch.Tensor = (values / scale).round() * scale
+    return rounded
 
 
 def pruned(values: torch.Tensor, share: float) -> torch.Tensor:
@@ -285,6 +285,15 @@ def cost() -> dict[str, Any]:
     return {"weights": sum(t.numel() for t in touched.values()), "ms": {n: round(min(v), 3) for n, v in taken.items()}}
 
 
+def rounded(found: Any) -> Any:
+    """Numbers to four digits behind the point."""
+    if isinstance(found, dict):
+        return {k: rounded(v) for k, v in found.items()}
+    if isinstance(found, list):
+        return [rounded(v) for v in found]
+    return round(found, 4) if isinstance(found, float) else found
+
+
 def main() -> None:
     """Measure all and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -312,7 +321,7 @@ def main() -> None:
         "cost": cost(),
         **answers,
     }
-    RESULT.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    RESULT.write_text(json.dumps(rounded(found), indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
