@@ -110,7 +110,7 @@ def _flips(found: Mapping[str, Any]) -> list[str]:
 
 
 def _claims(found: Mapping[str, Any]) -> list[str]:
-    rows: Sequence[Mapping[str, Any]] = sorted(found["rows"], key=lambda r: -r["growth"])
+    rows: Sequence[Mapping[str, Any]] = sorted(found["rows"], key=lambda r: -r["above_the_start"])
     holds = [r for r in rows if "which it holds" in r["claims"]]
     claimed = [r for r in rows if r not in holds]
     slow, large = max(claimed, key=lambda r: r["milliseconds_least"]), claimed[0]
@@ -118,15 +118,17 @@ def _claims(found: Mapping[str, Any]) -> list[str]:
     return [
         f"**Claims:** {len(rows)} of the attacks are small files that claim much (a header, a shape, a pattern, a "
         "frame, a window, escapes, holes of a file: 2^26 bytes to beyond a terabyte). Counted is what the process "
-        "grows by "
-        "beyond interpreter, torch and what an honest artifact took before, at its highest, and the least wall time of "
-        f"five. Refused: {sum(r['refused'] for r in rows)} of {len(rows)}. Most memory: {large['growth'] / 1e6:.1f} MB "
-        f"({large['claims']}); most time: {slow['milliseconds_least']:.1f} ms ({slow['claims']}, "
-        f"{slow['bytes']:,} bytes). Of the {len(small)} of less than 8 KB, at most "
-        f"{max(r['growth'] for r in small) / 1e6:.1f} MB and {max(r['milliseconds_least'] for r in small):.1f} ms. "
+        "grows by beyond interpreter, torch and what an honest artifact took before, at its highest, and the least "
+        "wall time of "
+        f"five. Refused: {sum(r['refused'] for r in rows)} of {len(rows)}. Most memory: "
+        f"{large['above_the_start'] / 1e6:.1f} MB ({large['claims']}); most time: "
+        f"{slow['milliseconds_least']:.1f} ms ({slow['claims']}, {slow['bytes']:,} bytes). Of the {len(small)} of "
+        f"less than 8 KB, at most "
+        f"{max(r['above_the_start'] for r in small) / 1e6:.1f} MB and "
+        f"{max(r['milliseconds_least'] for r in small):.1f} ms. "
         + "".join(
-            f"A file of {r['bytes']:,} bytes that does hold 2^26 bytes of symbols takes {r['growth'] / 1e6:.0f} MB and "
-            f"{r['milliseconds_least']:.0f} ms before it is refused. "
+            f"A file of {r['bytes']:,} bytes that does hold 2^26 bytes of symbols takes "
+            f"{r['above_the_start'] / 1e6:.0f} MB and {r['milliseconds_least']:.0f} ms before it is refused. "
             for r in holds[:1]
         ),
         "",
