@@ -21,6 +21,7 @@ import os
 import platform
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -54,6 +55,7 @@ class Watch:
     def __init__(self) -> None:
         self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY)
         self._now = os.open("/proc/self/statm", os.O_RDONLY)
+        self._status = os.open("/proc/self/status", os.O_RDONLY)
         self._page = resource.getpagesize()
         self.seconds = 0.0
         self.growth = 0
@@ -74,7 +76,11 @@ class Watch:
         finally:
             self.seconds = time.process_time() - start
             signal.setitimer(signal.ITIMER_PROF, 0)
-            self.growth = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+            self.growth = max(0, self.highest() - before)
+
+    def highest(self) -> int:
+        """The most memory of this process since it was last reset, in bytes; what getrusage tells outlives an exec."""
+        return int(os.pread(self._status, 8192, 0).partition(b"VmHWM:")[2].split()[0]) * 1024
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -112,7 +118,7 @@ def mutants(wanted: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, stop)
     known = origins(ROOT / "tests" / "fixtures")
-    found = read().get("mutants", {})
+    found: dict[str, Any] = read().get("mutants", {})
     if found.get("loader") != loader():
         found = {"loader": loader(), "done": 0, "kinds": {}, "seconds": 0.0, "cpu_seconds": 0.0, "violations": []}
         found |= {
@@ -168,6 +174,7 @@ def corpus() -> dict[str, Any]:
     for attack in attacks():
         with tempfile.TemporaryDirectory() as folder:
             got = None
+            attack.make(Path(folder))
             try:
                 with watch():
                     got = attempt(attack, Path(folder))
@@ -225,43 +232,64 @@ def flips() -> dict[str, Any]:
 
 
 def claims() -> dict[str, Any]:
-    """Memory and time of small files that claim much, in a process that has read an honest one before."""
-    import torch
-    from corpus import attacks, attempt
-    from forge import small_signature
-
-    torch.set_num_threads(1)
-    small_signature()
-    watch = Watch()
-    signal.signal(signal.SIGPROF, stop)
-    rows = []
+    """Memory and time of small files that claim much, opened in a process that has made none of them."""
     import tempfile
 
-    for attack in (a for a in attacks() if a.claims):
-        with tempfile.TemporaryDirectory() as name:
-            times, growth = [], 0
-            for _ in range(5):
-                start = time.perf_counter()
-                with watch():
-                    found = attempt(attack, Path(name))
-                times.append(time.perf_counter() - start)
-                growth = max(growth, watch.growth)
-            size = sum(
-                f.stat().st_blocks * 512 if f.stat().st_size > 2**30 else f.stat().st_size
-                for f in Path(name).rglob("*")
+    from corpus import attacks
+
+    with tempfile.TemporaryDirectory() as name:
+        plan = []
+        for i, attack in enumerate(a for a in attacks() if a.claims):
+            folder = Path(name, str(i))
+            folder.mkdir()
+            attack.make(folder)
+            files = [f.stat() for f in folder.rglob("*") if f.is_file()]
+            plan.append(
+                {"name": attack.name, "claims": attack.claims, "folder": str(folder), "enter": attack.enter.__name__}
+                | {"error": attack.error.__name__, "message": attack.message}
+                | {"bytes": sum(min(f.st_size, f.st_blocks * 512) for f in files)}
             )
+        Path(name, "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+        command = [sys.executable, __file__, "open", "--plan", str(Path(name, "plan.json"))]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = json.loads(told)
+    return found
+
+
+def opened(plan: Path) -> dict[str, Any]:
+    """Open every folder of a plan five times, after an honest artifact was read."""
+    import corpus
+    import torch
+
+    from rws_hub import RobustWeightSignature
+    from rws_hub.errors import RWSError
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGPROF, stop)
+    honest = RobustWeightSignature.from_pretrained(ROOT / "tests" / "fixtures" / "v3" / "vit")
+    for name in honest.names:
+        honest.delta(name)
+    watch, rows = Watch(), []
+    before = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
+    for row in json.loads(plan.read_text("utf-8")):
+        times, growth, highest, refused = [], 0, 0, True
+        for _ in range(5):
+            start = time.perf_counter()
+            with watch():
+                try:
+                    getattr(corpus, row["enter"])(Path(row["folder"]))
+                    refused = False
+                except RWSError as error:
+                    refused = refused and type(error).__name__ == row["error"] and row["message"] in str(error)
+            times.append(time.perf_counter() - start)
+            growth = max(growth, watch.growth)
+            highest = max(highest, watch.highest() - before)
         rows.append(
-            {"name": attack.name, "claims": attack.claims, "bytes": size, "refused": attack.allows(found)}
-            | {
-                "growth": growth,
-                "milliseconds_least": round(min(times) * 1e3, 2),
-                "milliseconds_most": round(max(times) * 1e3, 2),
-            }
+            {k: row[k] for k in ("name", "claims", "bytes")}
+            | {"refused": refused, "growth": growth, "above_the_start": highest}
+            | {"milliseconds_least": round(min(times) * 1e3, 2), "milliseconds_most": round(max(times) * 1e3, 2)}
         )
-    return {
-        "rows": rows,
-        "memory_before": int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize(),
-    }
+    return {"rows": rows, "memory_at_the_start": before}
 
 
 def keep(parser: str, data: bytes, why: str) -> None:
@@ -280,14 +308,17 @@ def read() -> dict[str, Any]:
 
 def write(part: str, found: dict[str, Any]) -> None:
     """One part of the results, beside the others."""
+    import safetensors
     import torch
 
     import rws_hub
-    from rws_hub.frames import zstd
 
     machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()}
-    versions = {"rws-hub": rws_hub.__version__, "torch": torch.__version__.partition("+")[0]}
-    versions["zstd"] = ".".join(map(str, zstd.zstd_version_info))
+    versions = {
+        "rws-hub": rws_hub.__version__,
+        "torch": torch.__version__.partition("+")[0],
+        "safetensors": safetensors.__version__,
+    }
     about = {"command": "python benchmarks/trust/hostile.py", "seed": 0, "machine": machine, "versions": versions}
     whole = about | {k: v for k, v in read().items() if k not in about} | {part: found}
     scratch = RESULT.with_suffix(".part")
@@ -298,10 +329,14 @@ def write(part: str, found: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["corpus", "mutants", "flips", "claims", "guided"])
+    parser.add_argument("part", choices=["corpus", "mutants", "flips", "claims", "guided", "open"])
     parser.add_argument("--mutants", type=int, default=MUTANTS, help="how many in all")
     parser.add_argument("--seconds", type=int, default=60, help="of each parser, guided")
+    parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.part == "open":
+        print(json.dumps(opened(given.plan)))
+        return
     if given.part == "guided":
         from guided import guided
 

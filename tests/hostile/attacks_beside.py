@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from corpus import Attack, artifact, bases, load, refused, results, save, whole
+from corpus import Attack, artifact, bases, refused, results, save, whole
 from forge import DELETE, put, small_signature
 from side import results as measured
 

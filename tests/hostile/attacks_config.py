@@ -137,13 +137,55 @@ VALUES: list[tuple[str, Any, str]] = [
 
 # Names that are none, and shapes that cannot be.
 NAMES = [
-    "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "C:x", "", ".", "..", ".a", "a.", "a..b", "a\0b", "a b", "a\nb", "\u00e4", "a" * 257,
-    "\uff43onv.weight", "c\u043env.weight", "conv\u200b.weight", "conv\u202e.weight", "\x1b[2J", "a.{", "a.}", "__proto__.x y", "a'b", 'a"b',
-]  # fmt: skip
+    "../../etc/passwd",
+    "/etc/passwd",
+    "a/b",
+    "a\\b",
+    "C:x",
+    "",
+    ".",
+    "..",
+    ".a",
+    "a.",
+    "a..b",
+    "a\0b",
+    "a b",
+    "a\nb",
+    "\u00e4",
+    "a" * 257,
+    "\uff43onv.weight",
+    "c\u043env.weight",
+    "conv\u200b.weight",
+    "conv\u202e.weight",
+    "\x1b[2J",
+    "a.{",
+    "a.}",
+    "__proto__.x y",
+    "a'b",
+    'a"b',
+]
 SHAPES: list[Any] = [
-    [0], [-1], [2**40 + 1], [2**20, 2**20, 2], [2**63], [HUGE], [True], [1.0], ["1"], [None], [[1]], [1] * 17, [2**40] * 16, 5, "1", None,
-    {"0": 1}, [2] * 60_000, [1] * 100_000, [[[[[[1]]]]]],
-]  # fmt: skip
+    [0],
+    [-1],
+    [2**40 + 1],
+    [2**20, 2**20, 2],
+    [2**63],
+    [HUGE],
+    [True],
+    [1.0],
+    ["1"],
+    [None],
+    [[1]],
+    [1] * 17,
+    [2**40] * 16,
+    5,
+    "1",
+    None,
+    {"0": 1},
+    [2] * 60_000,
+    [1] * 100_000,
+    [[[[[[1]]]]]],
+]
 
 # Patterns of the short spelling.
 PATTERNS = [
@@ -334,21 +376,39 @@ def _texts(name: str, origin: Origin) -> Iterator[Attack]:
         "in UTF-16": (text.encode("utf-16"), "not valid JSON"),
         "in UTF-32": (text.encode("utf-32-le"), "not valid JSON"),
         "overlong UTF-8": (text.encode().replace(b'"format"', b'"f\xc0\xafrmat"', 1), "not valid JSON"),
-        "with half a character": (text.replace(f'"{origin.config.license}"', '"\\ud800"', 1), "half of a surrogate pair"),
+        "with half a character": (
+            text.replace(f'"{origin.config.license}"', '"\\ud800"', 1),
+            "half of a surrogate pair",
+        ),
         "Infinity": (text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": Infinity'), "is not allowed"),
-        "-Infinity": (text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": -Infinity'), "is not allowed"),
-        "1e400": (text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": 1e400'), "expected a finite number"),
-        "a number in hex": (text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": 0x1'), "not valid JSON"),
-        "a strength changed": (text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": 9.5'), "digest does not hold"),
+        "-Infinity": (
+            text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": -Infinity'),
+            "is not allowed",
+        ),
+        "1e400": (
+            text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": 1e400'),
+            "expected a finite number",
+        ),
+        "a number in hex": (
+            text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": 0x1'),
+            "not valid JSON",
+        ),
+        "a strength changed": (
+            text.replace(f'"recommended_alpha": {alpha}', '"recommended_alpha": 9.5'),
+            "digest does not hold",
+        ),
         "an integer of 4,301 digits": (text.replace('"bits": ', '"bits": ' + "1" * 4300, 1), "not valid JSON"),
         "deeply nested": ('{"format": "rws", "a": ' + "[" * 200_000, "not valid JSON"),
         "nested objects": ('{"a":' * 100_000, "not valid JSON"),
         "a million lists": ('{"format": "rws", "a": [' + "[]," * 1_100_000 + "[]]}", "commas and brackets; at most"),
         "more than 16 MiB": (text + " " * 2**24, "at most 16,777,216 are allowed"),
         "the digest of nothing": (text.replace(origin.config.digest, SHA), "the digest does not hold"),
-        "a digest in capitals": (text.replace(origin.config.digest, origin.config.digest.upper()), "digest does not hold"),
+        "a digest in capitals": (
+            text.replace(origin.config.digest, origin.config.digest.upper()),
+            "digest does not hold",
+        ),
         "a digest that steers the terminal": (text.replace(origin.config.digest, "\\u001b[2J"), "digest does not hold"),
-    }  # fmt: skip
+    }
     for key in (
         "format",
         "format_version",
@@ -391,25 +451,38 @@ def _short(name: str, origin: Origin) -> Iterator[Attack]:
         "a group of nothing": ([*data["tensors"], {**group, "tensors": {}}], "not grouped as the format demands"),
         "a group twice": ([*data["tensors"], group], "must be a name, once"),
         "a group torn in two": (
-            [{**group, "tensors": {one: group["tensors"][one]}}, *data["tensors"][1:], {**group, "tensors": {k: v for k, v in group["tensors"].items() if k != one}}],
+            [
+                {**group, "tensors": {one: group["tensors"][one]}},
+                *data["tensors"][1:],
+                {**group, "tensors": {k: v for k, v in group["tensors"].items() if k != one}},
+            ],
             "not grouped as the format demands",
         ),
         "groups backwards": (data["tensors"][::-1], "not grouped as the format demands"),
         "a group with a key more": ([{**group, "x": 1}], "must hold op, projected, encoding"),
-        "a group with a key less": ([{k: v for k, v in group.items() if k != "op"}], "must hold op, projected, encoding"),
+        "a group with a key less": (
+            [{k: v for k, v in group.items() if k != "op"}],
+            "must hold op, projected, encoding",
+        ),
         "a group that is a list": ([[1]], "must hold op, projected, encoding"),
         "names in a list": ([{**group, "tensors": [one]}], "must hold op, projected, encoding"),
         "three numbers": ([{**group, "tensors": {one: [0.1, 0.1, 0.1]}}], "must be a name, once, with two numbers"),
         "numbers as texts": ([{**group, "tensors": {one: ["0", "0"]}}], "expected float"),
         "an error that is negative": ([{**group, "tensors": {one: [-0.1, 0.1]}}], "are never negative"),
         "a name of a million dots": ([{**group, "tensors": {"." * 10**6: [0.1, 0.1]}}], "must be a name, once"),
-        "70,000 names": ([{**group, "tensors": {f"n{i}": [0.1, 0.1] for i in range(70_000)}}], "more than 65,536 names"),
+        "70,000 names": (
+            [{**group, "tensors": {f"n{i}": [0.1, 0.1] for i in range(70_000)}}],
+            "more than 65,536 names",
+        ),
         "an operation of its own": ([{**group, "op": "replace"}], "op: expected one of"),
         "an encoding of its own": ([{**group, "encoding": "pickle"}], "encoding: expected one of"),
-        "codes of an old format": ([{**group, "encoding": "codes", "granularity": "row"}], "has codes, but the codec is entropy"),
+        "codes of an old format": (
+            [{**group, "encoding": "codes", "granularity": "row"}],
+            "has codes, but the codec is entropy",
+        ),
         "rows without codes": ([{**group, "granularity": "row"}], "granularity goes with encoding 'codes' only"),
         "a list for an operation": ([{**group, "op": ["add"]}], "op: expected one of"),
-    }  # fmt: skip
+    }
     for case, (value, message) in groups.items():
         text = sealed({**data, "tensors": value})
         yield refused(f"{name}: {case}", "config", artifact(text, origin.payload), message)

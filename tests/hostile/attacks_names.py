@@ -22,8 +22,14 @@ TABLES: dict[str, tuple[str, str]] = {
     "one column": ("columns: a\nx\n", "expected a line `columns: a | b`"),
     "a column twice": ("columns: a | a\nx | y\n", "expected a line `columns: a | b`"),
     "two lines of columns": (ROW + ROW + "x | y\n", "a second line `columns:`"),
-    "17 columns": ("columns: " + " | ".join(f"c{i}" for i in range(17)) + "\nx" + " | =" * 16 + "\n", "17 columns; a table has at most 16"),
-    "20,000 columns": ("columns: " + "|".join(f"{i:x}" for i in range(11_000)) + "\n", "columns; a table has at most 16"),
+    "17 columns": (
+        "columns: " + " | ".join(f"c{i}" for i in range(17)) + "\nx" + " | =" * 16 + "\n",
+        "17 columns; a table has at most 16",
+    ),
+    "20,000 columns": (
+        "columns: " + "|".join(f"{i:x}" for i in range(11_000)) + "\n",
+        "columns; a table has at most 16",
+    ),
     "513 lines": (ROW + "x | y\n" * 512, "513 lines; a table has at most 512"),
     "30,000 lines": (ROW + "|\n" * 30_000, "lines; a table has at most 512"),
     "65,537 characters": (ROW + "x | y\n" + "#" * 65_537, "a table has at most 65,536"),
@@ -35,10 +41,18 @@ TABLES: dict[str, tuple[str, str]] = {
     "a regular expression": (ROW + "(a+)+ | y\n", "is no name template"),
     "another one": (ROW + "x.*y | =\n", "is no name template"),
     "a set of letters": (ROW + "x[a-z]y | =\n", "is no cell"),
-    "numbers with digits between": (ROW + "{a}1{b}1{c}1{d}1{e}1{f}x | =\n", "with a text that is no number between two fields"),
+    "numbers with digits between": (
+        ROW + "{a}1{b}1{c}1{d}1{e}1{f}x | =\n",
+        "with a text that is no number between two fields",
+    ),
     "numbers side by side": (ROW + "x.{a}{b} | =\n", "with a text that is no number between two fields"),
-    "nine fields": (ROW + ".".join("{%s}" % c for c in "abcdefghi") + " | =\n", "9 fields; at most 8 are allowed"),
-    "5,000 fields": (ROW + ".".join("{%s}" % (chr(97 + i // 676) + chr(97 + i // 26 % 26) + chr(97 + i % 26)) for i in range(5000)) + " | =\n", "5,000 fields; at most 8 are allowed"),
+    "nine fields": (ROW + ".".join(f"{{{c}}}" for c in "abcdefghi") + " | =\n", "9 fields; at most 8 are allowed"),
+    "5,000 fields": (
+        ROW
+        + ".".join("{%s}" % (chr(97 + i // 676) + chr(97 + i // 26 % 26) + chr(97 + i % 26)) for i in range(5000))
+        + " | =\n",
+        "5,000 fields; at most 8 are allowed",
+    ),
     "a field twice": (ROW + "x.{a}.{a} | =\n", "holds a field twice"),
     "a field that is not closed": (ROW + "x.{a | =\n", "is no name template"),
     "a field in a field": (ROW + "x.{a{b}} | =\n", "is no name template"),
@@ -70,7 +84,7 @@ TABLES: dict[str, tuple[str, str]] = {
     "blocks by words": (ROW + "flat b: wb = s bn by x\nx | y\n", "three different fields that are numbers"),
     "2^40 blocks": (ROW + f"flat b: k = s b as {2**40} by x\nx | y\n", "blocks; a backbone has at most 65,536"),
     "blocks of 5,000 digits": (ROW + f"flat b: k = s b as {DIGITS} by x\nx | y\n", "line 2"),
-}  # fmt: skip
+}
 
 
 def attacks() -> Iterator[Attack]:
@@ -139,8 +153,12 @@ FILES: dict[str, bytes] = {
     "UTF-16": tensors(json.dumps({"w": ENTRY}).encode("utf-16"), bytes(8)),
     "half a character": tensors(b'{"\\ud800":' + json.dumps(ENTRY).encode() + b"}", bytes(8)),
     "a name twice": tensors(f'{{"w": {json.dumps(ENTRY)}, "w": {json.dumps(ENTRY)}}}'.encode(), bytes(8)),
-    "a name twice, of two places": tensors(f'{{"w": {json.dumps(ENTRY)}, "w": {json.dumps(ENTRY | {"data_offsets": [8, 16]})}}}'.encode(), bytes(16)),
-    "metadata twice": tensors(f'{{"__metadata__": {{}}, "w": {json.dumps(ENTRY)}, "__metadata__": {{}}}}'.encode(), bytes(8)),
+    "a name twice, of two places": tensors(
+        f'{{"w": {json.dumps(ENTRY)}, "w": {json.dumps(ENTRY | {"data_offsets": [8, 16]})}}}'.encode(), bytes(16)
+    ),
+    "metadata twice": tensors(
+        f'{{"__metadata__": {{}}, "w": {json.dumps(ENTRY)}, "__metadata__": {{}}}}'.encode(), bytes(8)
+    ),
     "metadata that is a number": tensors({"__metadata__": 5, "w": ENTRY}, bytes(8)),
     "metadata of numbers": tensors({"__metadata__": {"a": 5}, "w": ENTRY}, bytes(8)),
     "a dtype that is none": tensors({"w": ENTRY | {"dtype": "F33"}}, bytes(8)),
@@ -149,7 +167,9 @@ FILES: dict[str, bytes] = {
     "a shape of 2^40": tensors({"w": ENTRY | {"shape": [2**40]}}, bytes(8)),
     "a negative shape": tensors({"w": ENTRY | {"shape": [-2]}}, bytes(8)),
     "a shape of halves": tensors({"w": ENTRY | {"shape": [2.0]}}, bytes(8)),
-    "a shape of 5,000 digits": tensors(b'{"w": {"dtype": "F32", "shape": [' + b"9" * 5000 + b'], "data_offsets": [0, 8]}}', bytes(8)),
+    "a shape of 5,000 digits": tensors(
+        b'{"w": {"dtype": "F32", "shape": [' + b"9" * 5000 + b'], "data_offsets": [0, 8]}}', bytes(8)
+    ),
     "offsets backwards": tensors({"w": ENTRY | {"data_offsets": [8, 0]}}, bytes(8)),
     "negative offsets": tensors({"w": ENTRY | {"data_offsets": [-8, 0]}}, bytes(8)),
     "offsets beyond the file": tensors({"w": ENTRY | {"data_offsets": [2**40, 2**40 + 8]}}, bytes(8)),
@@ -169,7 +189,7 @@ FILES: dict[str, bytes] = {
     "a pickle": b"\x80\x02cos\nsystem\n(S'true'\ntR.",
     "a zip file": b"PK\3\4" + bytes(100),
     "zeros": bytes(1000),
-}  # fmt: skip
+}
 
 
 def _checkpoints() -> Iterator[Attack]:
@@ -203,11 +223,22 @@ def _checkpoints() -> Iterator[Attack]:
 
 def _indices() -> Iterator[Attack]:
     names = {
-        "a path above": "../model.safetensors", "an absolute path": "/etc/passwd.safetensors", "a subfolder": "a/model.safetensors",
-        "a pickle": "model.bin", "nothing": "", "a dot": ".", "a number": 5, "a list for a name": ["model.safetensors"], "null": None, "a zero": "a\0.safetensors",
-        "a shard that is not there": "b.safetensors", "a name that steers the terminal": "\x1b[2J.safetensors", "a long name": "x" * 5000 + ".safetensors",
-        "itself": "model.safetensors.index.json", "a URL": "https://x/model.safetensors",
-    }  # fmt: skip
+        "a path above": "../model.safetensors",
+        "an absolute path": "/etc/passwd.safetensors",
+        "a subfolder": "a/model.safetensors",
+        "a pickle": "model.bin",
+        "nothing": "",
+        "a dot": ".",
+        "a number": 5,
+        "a list for a name": ["model.safetensors"],
+        "null": None,
+        "a zero": "a\0.safetensors",
+        "a shard that is not there": "b.safetensors",
+        "a name that steers the terminal": "\x1b[2J.safetensors",
+        "a long name": "x" * 5000 + ".safetensors",
+        "itself": "model.safetensors.index.json",
+        "a URL": "https://x/model.safetensors",
+    }
     shard = tensors({"w": ENTRY}, bytes(8))
 
     def of(case: str, index: bytes) -> Attack:
@@ -222,11 +253,18 @@ def _indices() -> Iterator[Attack]:
     for case, name in names.items():
         yield of(case, json.dumps({"weight_map": {"w": name}}).encode())
     texts = {
-        "no JSON": b"index", "nothing in it": b"", "no map": b"{}", "a list": b"[]", "a map that is a list": b'{"weight_map": []}',
-        "a map that is null": b'{"weight_map": null}', "deep nesting": b'{"weight_map": ' + b"[" * 100_000, "UTF-16": "{}".encode("utf-16"), "NaN": b'{"weight_map": NaN}',
+        "no JSON": b"index",
+        "nothing in it": b"",
+        "no map": b"{}",
+        "a list": b"[]",
+        "a map that is a list": b'{"weight_map": []}',
+        "a map that is null": b'{"weight_map": null}',
+        "deep nesting": b'{"weight_map": ' + b"[" * 100_000,
+        "UTF-16": "{}".encode("utf-16"),
+        "NaN": b'{"weight_map": NaN}',
         "a name twice": b'{"weight_map": {"w": "a.safetensors", "w": "b.safetensors"}}',
         "a million lists": b'{"weight_map": [' + b"[]," * 1_100_000 + b"[]]}",
-    }  # fmt: skip
+    }
     for case, text in texts.items():
         yield of(case, text)
 
@@ -237,7 +275,9 @@ def _indices() -> Iterator[Attack]:
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
     yield Attack("one tensor in two shards", "checkpoint", double, checkpoint, CheckpointError, "the tensor w is in")
-    two: Callable[[Path], None] = lambda folder: (
-        [(folder / f"{n}.safetensors.index.json").write_text("{}") for n in "ab"] and None
-    )  # noqa: E731
+
+    def two(folder: Path) -> None:
+        for name in "ab":
+            (folder / f"{name}.safetensors.index.json").write_text("{}")
+
     yield Attack("two indices", "checkpoint", two, checkpoint, CheckpointError, "found 2 indices")

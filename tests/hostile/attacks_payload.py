@@ -310,19 +310,35 @@ def _frames(name: str, origin: Origin) -> Iterator[Attack]:
         "an empty frame": (by_hand(0, 4), "state 0 bytes"),
         "a frame that ends at once": (by_hand(size, 4), "the compressed codes are"),
         "blocks of another size": (by_hand(size, 4, blocks=raw[:3] + stream[:-1]), "the compressed codes are"),
-        "a block longer than stated": (by_hand(size, 4, blocks=((size + 9) << 3 | 3).to_bytes(3, "little") + b"\xff"), "the compressed codes are"),
-        "a block of the reserved kind": (by_hand(size, 4, blocks=(size << 3 | 7).to_bytes(3, "little") + stream), "the compressed codes are"),
-        "no last block": (by_hand(size, 4, blocks=(size << 3).to_bytes(3, "little") + stream), "the compressed codes are cut off"),
+        "a block longer than stated": (
+            by_hand(size, 4, blocks=((size + 9) << 3 | 3).to_bytes(3, "little") + b"\xff"),
+            "the compressed codes are",
+        ),
+        "a block of the reserved kind": (
+            by_hand(size, 4, blocks=(size << 3 | 7).to_bytes(3, "little") + stream),
+            "the compressed codes are",
+        ),
+        "no last block": (
+            by_hand(size, 4, blocks=(size << 3).to_bytes(3, "little") + stream),
+            "the compressed codes are cut off",
+        ),
         "the reserved bit": (good[:4] + bytes([good[4] | 8]) + good[5:], "the compressed codes are"),
         "a wrong checksum": (bytes(checked), "the compressed codes are damaged"),
-        "without a checksum that it announces": (good[:4] + bytes([good[4] | 4]) + good[5:], "the compressed codes are"),
+        "without a checksum that it announces": (
+            good[:4] + bytes([good[4] | 4]) + good[5:],
+            "the compressed codes are",
+        ),
         "a dictionary": (by_hand(size, 4, dictionary=77, blocks=raw), "the compressed codes are"),
         "a frame that states no size": (unsized, "state no size"),
         "a skippable frame first": (skippable + good, "do not begin as a zstd frame does"),
         "a skippable frame behind": (good + skippable, "cut off, or something follows"),
         "a skippable frame alone": (skippable, "do not begin as a zstd frame does"),
         "two frames": (good + good, "cut off, or something follows"),
-        "two frames, half of it each": (bytes(compress([stream[: size // 2]], size // 2)) + bytes(compress([stream[size // 2 :]], size - size // 2)), "bytes, the shapes need"),
+        "two frames, half of it each": (
+            bytes(compress([stream[: size // 2]], size // 2))
+            + bytes(compress([stream[size // 2 :]], size - size // 2)),
+            "bytes, the shapes need",
+        ),
         "an empty frame behind": (good + by_hand(0, 4), "cut off, or something follows"),
         "a byte behind": (good + b"\0", "cut off, or something follows"),
         "a line end behind": (good + b"\n", "cut off, or something follows"),
@@ -333,9 +349,23 @@ def _frames(name: str, origin: Origin) -> Iterator[Attack]:
         "an lz4 frame": (bytes.fromhex("04224d18") + good[4:], "do not begin as a zstd frame does"),
         "as it is, not compressed": (stream, "do not begin as a zstd frame does"),
         "a bomb of 64 MiB": (bomb, "state 67,108,864 bytes"),
-        "a bomb behind an honest size": (by_hand(size, 4, window=0x98) [:-3] + bomb[bomb.index(b"\0\0", 5) :], "the compressed codes ask for a window"),
-        "every symbol an escape": (by_hand(size, 4, blocks=rle), "do not belong together" if origin.config.codec.bits == 8 else "stray bits" if any(origin.config.shape(n) and math.prod(origin.config.shape(n)) % 2 for n, f in origin.config.tensors.items() if f.encoding == "symbols") else "do not belong together"),
-    }  # fmt: skip
+        "a bomb behind an honest size": (
+            by_hand(size, 4, window=0x98)[:-3] + bomb[bomb.index(b"\0\0", 5) :],
+            "the compressed codes ask for a window",
+        ),
+        "every symbol an escape": (
+            by_hand(size, 4, blocks=rle),
+            "do not belong together"
+            if origin.config.codec.bits == 8
+            else "stray bits"
+            if any(
+                origin.config.shape(n) and math.prod(origin.config.shape(n)) % 2
+                for n, f in origin.config.tensors.items()
+                if f.encoding == "symbols"
+            )
+            else "do not belong together",
+        ),
+    }
     for width in (1, 2, 4, 8):
         for stated in (0, 1, size - 1, size + 1, 2**20, 2**32 - 1, 2**32, 2**40, 2**63, 2**64 - 1, 2**64 - 2):
             if stated != size and (256 if width == 2 else 0) <= stated < (1 << 8 * width) + (256 if width == 2 else 0):

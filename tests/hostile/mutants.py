@@ -40,8 +40,8 @@ TEXTS = [
 ]  # fmt: skip
 OTHERS: list[Any] = [None, True, False, [], {}, [[]], [1], {"a": 1}, [0], [None]]
 TOKENS = [
-    b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"NaN", b"1e999", b"-", b"0", b"\\u0000", b"\xff", b"\0",
-    b" ",
+    b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"NaN", b"1e999", b"-", b"0", b"\\u0000", b"\xff",
+    b"\0", b" ",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from corpus import bases
 from forge import vouched
 from judge import judge
 from mutants import Mutant, Origin
+from side import card, judge_card, judge_results
 
 from rws_hub.errors import ArtifactError, CardError, NameTableError
 from rws_hub.frames import decompress
@@ -16,7 +17,6 @@ from rws_hub.names import parse_family
 from rws_hub.payload import write_payload
 from rws_hub.recognise import recognise
 from rws_hub.resolve import match
-from side import card, judge_card, judge_results
 
 
 def origin(version: int) -> Origin:

@@ -41,18 +41,12 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(JSON)
-def test_any_json_is_decoded_or_refused(data):
+def test_any_json_is_refused_where_a_config_should_be(data):
     with pytest.raises(CorruptArtifactError) as caught:
-        jsonio.decode(SignatureConfig, jsonio.parse(json.dumps(data, allow_nan=False), "x"), "x") if finite(data) else (
-            jsonio.parse(json.dumps(data), "x")
-        )
+        jsonio.decode(SignatureConfig, jsonio.parse(json.dumps(data), "x"), "x")
     assert len(str(caught.value)) < 1000
-
-
-def finite(data):
-    return "NaN" not in (text := json.dumps(data)) and "Infinity" not in text
 
 
 @settings(deadline=None, max_examples=150)
