@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from rws_hub.config import parse_config
-from rws_hub.disk import place, scratch_folder, write
+from rws_hub.disk import place, scratch_folder, sweep, write
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
 from rws_hub.pending import current, stamp
 from rws_hub.results import Results, parse_results
@@ -210,6 +210,7 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
 
 def why_not_new(path: Path) -> str | None:
     """Why nothing new can be made at a path, found before the work is done; None if nothing speaks against it."""
+    sweep(path.parent)  # of a process that was killed when it had done all but that
     if path.exists() or path.is_symlink():
         return "exists already"
     parent = next(p for p in path.absolute().parents if p.exists())

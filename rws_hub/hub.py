@@ -29,7 +29,7 @@ from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureErr
 from rws_hub.results import parse_results
 from rws_hub.spec import CARD_FILE, CONFIG_FILE, PAYLOAD_FILE, RESULTS_FILE
 
-_AGAIN = "nothing of it is used; run it again in a moment"
+_UNUSED = ("nothing of it is used", "run it again in a moment")
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _FIGURE = re.compile(FIGURES + r"/[^/\\]+\.png")
 _WEIGHTS = re.compile(
@@ -75,7 +75,7 @@ def _fetch(
     subfolder = str(PurePosixPath(subfolder)) if subfolder else None
 
     def fetch(filename: str, at: str | None) -> Path:
-        with explained(_AGAIN):
+        with explained(*_UNUSED):
             return download(
                 repo_id,
                 filename,
@@ -124,7 +124,7 @@ def pull(
     artifact.verify_payload(folder, artifact.read_config(folder))
     commit = commit_of(folder / CONFIG_FILE, subfolder)
     prefix = f"{subfolder}/" if subfolder else ""
-    with explained(_AGAIN):
+    with explained(*_UNUSED):
         names = [n for n in _api(token).list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
         wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
         files = {n.removeprefix(prefix): download(repo_id, n, revision=commit, token=token) for n in wanted}
@@ -170,8 +170,8 @@ def push(
     contents.files(repo_id, *([] if local_card is None else [local_card]))  # what cannot be, fails before any request
     api = _api(token)
     may_branch = not create_pr and not (revision or "").startswith("refs/")
-    nothing = f"nothing was published in {repo_id}; push again in a moment"
-    with explained(nothing):
+    nothing = (f"nothing was published in {repo_id}", "push again in a moment")
+    with explained(*nothing):
         try:
             info, branch_exists = _base(api, repo_id, revision, may_branch)
         except RepositoryNotFoundError:
@@ -185,19 +185,20 @@ def push(
     if private and not info.private:
         raise ArtifactError(f"{repo_id} exists and is public; nothing was written. Make it private first")
     names = [s.rfilename for s in info.siblings or ()]
-    with explained(nothing):
+    with explained(*nothing):
         operations = _operations(api, repo_id, head, names, contents, local_card)
         if not branch_exists:
             api.create_branch(repo_id, branch=str(revision), revision=head, exist_ok=True)
-    return commit_once(
-        api,
-        repo_id,
-        operations,
-        commit_message=commit_message,
-        revision=revision,
-        create_pr=create_pr,
-        parent_commit=head,
-    )
+    with explained(*nothing):
+        return commit_once(
+            api,
+            repo_id,
+            operations,
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=head,
+        )
 
 
 def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> tuple[ModelInfo, bool]:
