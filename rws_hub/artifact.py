@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from rws_hub.beside import FIGURES, read_file, read_own
 from rws_hub.config import parse_config
-from rws_hub.disk import place, scratch_folder, write
+from rws_hub.disk import place, scratch_folder, sweep, write
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
 from rws_hub.manifest import Manifest
 from rws_hub.pending import current, names, stamp
@@ -247,6 +247,7 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
 
 def why_not_new(path: Path) -> str | None:
     """Why nothing new can be made at a path, found before the work is done; None if nothing speaks against it."""
+    sweep(path.parent)  # of a process that was killed when it had done all but that
     if path.exists() or path.is_symlink():
         return "exists already"
     parent = next(p for p in path.absolute().parents if p.exists())

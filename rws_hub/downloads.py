@@ -18,6 +18,7 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from rws_hub._version import __version__
+from rws_hub.disk import reason
 from rws_hub.errors import CorruptArtifactError, RWSError
 
 LIBRARY = "rws-hub"
@@ -86,13 +87,23 @@ def is_whole(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def explained(note: str) -> Iterator[None]:
-    """Add a note to errors of the network or of the Hub itself, which are gone when it is tried again."""
+def explained(state: str, again: str) -> Iterator[None]:
+    """Add to the client's errors what the state of things is, and what to do.
+
+    Args:
+        state: such as "nothing was published".
+        again: what helps if the network or the Hub itself failed.
+    """
     try:
         yield
     except Exception as error:
-        if is_passing(error) and not getattr(error, "__notes__", ()):
-            error.add_note(note)
+        if not getattr(error, "__notes__", ()):
+            if isinstance(error, OSError) and error.filename is not None:  # the disk that the cache is on
+                error.add_note(f"{state}; {reason(error)}")
+            elif is_passing(error):
+                error.add_note(f"{state}; {again}")
+            elif isinstance(error, HfHubHTTPError):
+                error.add_note(f"{state}; see whether the name, the revision and the token are right")
         raise
 
 

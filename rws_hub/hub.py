@@ -201,8 +201,8 @@ def push(
     merging.require_covering(repo_id, contents.files(repo_id, *([] if local_card is None else [local_card])))
     api = api_of(token)
     may_branch = not create_pr and not (revision or "").startswith("refs/")
-    nothing = f"nothing was published in {repo_id}; push again in a moment"
-    with explained(nothing):
+    nothing = (f"nothing was published in {repo_id}", "push again in a moment")
+    with explained(*nothing):
         try:
             info, branch_exists = _base(api, repo_id, revision, may_branch)
         except RepositoryNotFoundError:
@@ -216,24 +216,25 @@ def push(
     if private and not info.private:
         raise ArtifactError(f"{repo_id} exists and is public; nothing was written. Make it private first")
     names = [s.rfilename for s in info.siblings or ()]
-    with explained(nothing):
+    with explained(*nothing):
         changes = merging.changes(
             repo_id, names, lambda name: _read(api, repo_id, name, head, names), contents, local_card, unsigned
         )
         if not branch_exists:
             api.create_branch(repo_id, branch=str(revision), revision=head, exist_ok=True)
-    return commit_once(
-        api,
-        repo_id,
-        [
-            CommitOperationDelete(path) if data is None else CommitOperationAdd(path, bytes(data))
-            for path, data in changes.items()
-        ],
-        commit_message=commit_message,
-        revision=revision,
-        create_pr=create_pr,
-        parent_commit=head,
-    )
+    with explained(*nothing):
+        return commit_once(
+            api,
+            repo_id,
+            [
+                CommitOperationDelete(path) if data is None else CommitOperationAdd(path, bytes(data))
+                for path, data in changes.items()
+            ],
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=head,
+        )
 
 
 def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> tuple[ModelInfo, bool]:

@@ -13,7 +13,7 @@ from rws_hub._version import __version__
 from rws_hub.downloads import LIBRARY, download, explained
 from rws_hub.spec import SIGNATURE_FILE
 
-_AGAIN = "nothing of it is used; run it again in a moment"
+_UNUSED = ("nothing of it is used", "run it again in a moment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Place:
             CorruptArtifactError: twice other bytes than those that the Hub announced, and not the same.
             huggingface_hub.errors: as the client raises them.
         """
-        with explained(_AGAIN):
+        with explained(*_UNUSED):
             return download(
                 self.repo_id,
                 self._prefix + filename,
@@ -56,7 +56,7 @@ class Place:
 
     def files(self, commit: str) -> list[str]:
         """What it holds of a signature, by the paths in it."""
-        with explained(_AGAIN):
+        with explained(*_UNUSED):
             names = api_of(self.token).list_repo_files(self.repo_id, revision=commit)
         found = [n.removeprefix(self._prefix) for n in names if n.startswith(self._prefix)]
         return [n for n in found if artifact.belongs(n)]
