@@ -21,6 +21,7 @@ docs:    ## everything that is made by script: the JSON schema and the numbers i
 	python docs/make_corruptions.py
 	python docs/make_evidence.py
 	python docs/make_speed.py
+	python docs/make_reliability.py
 
 build:   ## wheel and source archive, in dist/
 	python -m build

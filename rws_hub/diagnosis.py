@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rws_hub.cells import Slice
 from rws_hub.names import Family, Layout, families
 from rws_hub.recognise import Recognition, recognise, why_unexplained
-from rws_hub.resolve import Match, Misfit
+from rws_hub.resolve import Match, Misfit, plain_names
 from rws_hub.spelling import flaw, written
 
 # Tensors whose size follows the input's or its windows', not the backbone's width.
@@ -43,9 +43,25 @@ def diagnose(best: Match, known: Known, target: Layout) -> str:
         known: the signature's backbone.
         target: the model's names and shapes.
     """
+    if computed := _computed(best, target):
+        return computed
     if best.missing or best.unexpected:
         return _other_names(best, known, target)
     return _other_shapes(best, known)
+
+
+def _computed(best: Match, target: Layout) -> str | None:
+    """A tensor that the model does not hold, since it makes it of others at every forward pass."""
+    names = plain_names(target, in_table=True)
+    for name in (piece.model for piece in best.missing):
+        owner, dot, own = name.rpartition(".")
+        if any(n.startswith(f"{owner}{dot}parametrizations.{own}.") for n in names):
+            undo = f"torch.nn.utils.parametrize.remove_parametrizations(module, {own!r})"
+            return f"{name} is parametrized, so there is no tensor to change. Make it plain first: {undo}"
+        if f"{name}_orig" in names:
+            undo = f"torch.nn.utils.prune.remove(module, {own!r}), or remove_spectral_norm"
+            return f"{name} is made of {name}_orig, so there is no tensor to change. Make it plain first: {undo}"
+    return None
 
 
 def _other_names(best: Match, known: Known, target: Layout) -> str:

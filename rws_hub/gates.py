@@ -124,19 +124,19 @@ def one_change(model: nn.Module | None) -> Iterator[None]:
         )
     _refuse_within_change("a patch cannot be changed")
     mine = _Change()
-    try:
-        with _moved:
-            _moved.wait_for(lambda: _under_way is None and not _forks)
-            _under_way = mine
-        with _uninterrupted():
+    with _uninterrupted():  # outside, so that a handler that had to wait may change patches
+        try:
+            with _moved:
+                _moved.wait_for(lambda: _under_way is None and not _forks)
+                _under_way = mine
             if model is not None:
                 reshard(model)
             yield
-    finally:
-        with _moved:
-            if _under_way is mine:
-                _under_way = None
-            _moved.notify_all()
+        finally:
+            with _moved:
+                if _under_way is mine:
+                    _under_way = None
+                _moved.notify_all()
 
 
 def _refuse_within_change(what: str) -> None:

@@ -4,11 +4,15 @@ import dataclasses
 
 import pytest
 import timm
+import torch
+import torch.nn.utils.parametrizations
+import torch.nn.utils.prune
 import transformers
 from builders import perturbed, tiny_resnet, tiny_vit
 from test_own_table import TABLE, extract, mine, theirs
 from test_resolve import hf_resnet, hf_vit
 from timm.models.resnet import Bottleneck
+from torch import nn
 from twins import CLS, PYRAMID, SWIN
 
 from rws_hub import RobustWeightSignature, plan_patch
@@ -185,3 +189,21 @@ def test_a_part_of_a_tensor_is_told_with_its_whole():
     assert diagnose(best, Known("it", None, body, list(body)), target).endswith(
         "blocks.0.a is [32, 64] in the signature and should be layers.0.left[0:32] of [64, 64], which is [32, 64] here"
     )
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, nn.DataParallel], ids=["bare", "wrapped"])
+def test_tensors_that_are_computed_are_told_from_another_architecture(wrap):
+    parametrized, pruned, normed = tiny_resnet(), tiny_resnet(), tiny_resnet()
+    torch.nn.utils.parametrizations.weight_norm(parametrized.conv1)
+    torch.nn.utils.prune.l1_unstructured(pruned.conv1, "weight", 0.5)
+    torch.nn.utils.parametrizations.spectral_norm(normed.layer1[0].conv1)
+    expected = {
+        parametrized: "conv1.weight is parametrized, so there is no tensor to change. Make it plain first: "
+        "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')",
+        pruned: "conv1.weight_orig, so there is no tensor to change. Make it plain first: torch.nn.utils.prune.remove(mod",
+        normed: "layer1.0.conv1.weight is parametrized",
+    }
+    for model, text in expected.items():
+        assert text in diagnosis(tiny_resnet(), wrap(model))
+    torch.nn.utils.parametrize.remove_parametrizations(parametrized.conv1, "weight")
+    assert diagnosis(tiny_resnet(), wrap(parametrized)) == ""

@@ -65,7 +65,12 @@ def test_readme_names_its_commands(name):
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]:
+    for page in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+    ]:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
@@ -98,6 +103,12 @@ def test_the_page_of_names_holds_the_numbers_of_the_last_runs():
     found = [json.loads((results / f"{n}.json").read_text("utf-8")) for n in ("name_tables", "infer_maps")]
     page = (ROOT / "docs" / "NAMES.md").read_text("utf-8")
     assert make["with_numbers"](page, *found) == page, "run `make docs`"
+
+
+def test_the_page_of_reliability_holds_the_numbers_of_the_last_runs(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    make = runpy.run_path(str(ROOT / "docs" / "make_reliability.py"))
+    assert make["page"]() == (ROOT / "docs" / "RELIABILITY.md").read_text("utf-8"), "run `make docs`"
 
 
 def test_published_cards_are_of_whole_signatures():

@@ -313,30 +313,23 @@ def test_an_interrupt_waits_for_the_end_of_a_change(fog, monkeypatch):
     assert changed(clean, model) == set()
 
 
-def test_a_signal_handler_changes_nothing_in_the_middle_of_a_change(fog, monkeypatch):
+def test_nothing_is_changed_in_the_middle_of_a_change(fog, monkeypatch):
+    """A finalizer, or the handler of a signal that does not wait, may run anywhere."""
     model = tiny_resnet()
     clean, write, told = bits(model), deltas.write, []
     p = patch(model, fog)
 
-    def handler(*_: object) -> None:
-        for action in (p.unpatch, lambda: steady(model).__enter__()):
+    def finalizing(*arguments) -> None:
+        for action in (p.unpatch, lambda: patch(tiny_resnet(), fog), lambda: steady(model).__enter__()):
             with pytest.raises(PatchStateError, match="while this very thread changes a patch") as refused:
                 action()
             told.append(refused)
-
-    def signalled(*arguments) -> None:
-        if not told:
-            signal.raise_signal(signal.SIGWINCH)
         write(*arguments)
 
-    former = signal.signal(signal.SIGWINCH, handler)
-    try:
-        with monkeypatch.context() as context:
-            context.setattr(deltas, "write", signalled)
-            p.set_alpha(fog=0.5)
-    finally:
-        signal.signal(signal.SIGWINCH, former)
-    assert len(told) == 2 and p.alphas == {"fog": 0.5}
+    with monkeypatch.context() as context:
+        context.setattr(deltas, "write", finalizing)
+        p.set_alpha(fog=0.5)
+    assert told and p.alphas == {"fog": 0.5}
     p.unpatch()
     assert changed(clean, model) == set()
 
@@ -372,6 +365,27 @@ def test_other_signals_whose_handlers_raise_wait_too(fog, number, monkeypatch):
     (p,) = active_patches(model)
     p.unpatch()
     assert changed(clean, model) == set()
+
+
+def test_a_handler_that_waited_for_the_end_may_take_the_patch_off(fog, monkeypatch):
+    model = tiny_resnet()
+    clean, write = bits(model), deltas.write
+    p = patch(model, fog)
+    sent = []
+
+    def interrupted(*arguments) -> None:
+        if not sent:
+            sent.append(signal.raise_signal(signal.SIGINT))
+        write(*arguments)
+
+    former = signal.signal(signal.SIGINT, lambda *_: p.unpatch())
+    try:
+        with monkeypatch.context() as context:
+            context.setattr(deltas, "write", interrupted)
+            p.set_alpha(fog=0.5)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert not p.active and changed(clean, model) == set()
 
 
 def test_a_second_interrupt_does_not_wait(fog):
