@@ -18,7 +18,6 @@ from published import files_of, fog, measured, saved
 from rws_hub import ArtifactError, RobustWeightSignature, SigningError, VerificationError
 from rws_hub.bundle import statement
 from rws_hub.cli import main
-from rws_hub.contents import read_contents, write_folder
 from rws_hub.parser import build_parser
 
 load = RobustWeightSignature.from_pretrained
@@ -320,11 +319,16 @@ def test_a_killed_signing_leaves_no_stale_signature(folder, keys, monkeypatch):
         raise KeyboardInterrupt
 
     (folder / "results.json").unlink()
-    monkeypatch.setattr("rws_hub.contents.write_files", killed)
-    contents = read_contents(folder)
-    with pytest.raises(KeyboardInterrupt):
-        write_folder(folder, fog(2).config, fog(2).payload, None, contents.figures, sign=keys[0])
-    assert not (folder / "model.sig").exists() and load(folder) == fog()
+    (folder / "model.sig").unlink()
+    fog().save_pretrained(folder, sign=keys[0])
+    with monkeypatch.context() as soon:
+        soon.setattr(os, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fog(2).save_pretrained(folder, sign=keys[0])
+    assert load(folder) == fog()
+    assert not (folder / "model.sig").exists() or load(folder, public_key=keys[1]) == fog()
+    fog(2).save_pretrained(folder, sign=keys[0])
+    assert load(folder, public_key=keys[1]) == fog(2)
 
 
 def test_info_says_that_it_is_there(folder, keys, tmp_path, capsys):
