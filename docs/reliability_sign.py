@@ -54,7 +54,8 @@ def _attacks(attacks: list[dict[str, str]]) -> str:
     past = "; ".join(a["attack"] for a in attacks if a["key"] == "another") or "nothing"
     words = (
         "\n\n**Another** is a signature that is not the one that was signed and pinned. A plain load took it "
-        f"{count[0]}\ntimes, a key {count[1]}, a lock file {count[2]}, both together {count[3]}. Past the key went: {past}.\n"
+        f"{count[0]}\ntimes, a key {count[1]}, a lock file {count[2]}, both together {count[3]}. Past the key went: "
+        f"{past}.\n"
     )
     return "\n".join(f"| {' | '.join(row)} |" for row in table) + words
 
