@@ -13,8 +13,8 @@ _WAYS = {
 _HEAD = """## Signatures and lock files
 
 An artifact is signed with a key and pinned in a lock file; then somebody without the key changes it, and it is loaded
-from its folder in four ways. Repeat it with `{command}`. The same attacks and more go through a Hub in
-`tests/test_hub_signed.py` and `tests/test_hub_lock.py`.
+from its folder in four ways. Repeat it with `{command}`.
+The same attacks and more go through a Hub in `tests/test_hub_signed.py` and `tests/test_hub_lock.py`.
 """
 _COSTS = """
 What it costs, in milliseconds (medians, files in the page cache, float32 signatures of one matrix):
@@ -54,8 +54,8 @@ def _attacks(attacks: list[dict[str, str]]) -> str:
     past = "; ".join(a["attack"] for a in attacks if a["key"] == "another") or "nothing"
     words = (
         "\n\n**Another** is a signature that is not the one that was signed and pinned. A plain load took it "
-        f"{count[0]} times, a key {count[1]}, a lock file {count[2]}, both together {count[3]}.\nPast the key "
-        f"went: {past}.\n"
+        f"{count[0]}\ntimes, a key {count[1]}, a lock file {count[2]}, both together {count[3]}. Past the key went: "
+        f"{past}.\n"
     )
     return "\n".join(f"| {' | '.join(row)} |" for row in table) + words
 
