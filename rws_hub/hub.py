@@ -29,6 +29,7 @@ from rws_hub.contents import Contents
 from rws_hub.downloads import download, explained, is_whole
 from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
 from rws_hub.manifest import Manifest
+from rws_hub.pending import current
 from rws_hub.places import Place, api_of
 from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE
 
@@ -76,7 +77,7 @@ def locate(
     folder = None if published else artifact.local_folder(source, revision, subfolder)
     if folder is not None:
         if public_key is not None:
-            manifests += (signing.verified(folder / SIGNATURE_FILE, public_key, str(folder)),)
+            manifests += (signing.verified(current(folder, SIGNATURE_FILE), public_key, str(folder)),)
         return Found(folder, manifests)
     if isinstance(source, Path) or not is_repo_id(source):
         raise NotASignatureError(f"{str(source)[:200]!r} is neither a local folder nor a Hub id (namespace/name)")

@@ -85,12 +85,13 @@ def declare_trust(verb: argparse.ArgumentParser, *spellings: str) -> None:
 def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], bool | None]:
     """Where a signature's files are, what they have to be, and whether a signature file is there (None: not known)."""
     from rws_hub import artifact
+    from rws_hub.pending import current
     from rws_hub.spec import SIGNATURE_FILE
 
     if arguments.public_key is None and arguments.lock is None:  # needs no client
         folder = artifact.local_folder(arguments.signature, arguments.revision, arguments.subfolder)
         if folder is not None:
-            return folder, (), (folder / SIGNATURE_FILE).is_file()
+            return folder, (), current(folder, SIGNATURE_FILE).is_file()
     from rws_hub import hub
     from rws_hub.places import Place
 
@@ -102,7 +103,7 @@ def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], boo
         lock=arguments.lock,
     )
     if found.commit is None:
-        return found.folder, found.manifests, (found.folder / SIGNATURE_FILE).is_file()
+        return found.folder, found.manifests, current(found.folder, SIGNATURE_FILE).is_file()
     return found.folder, found.manifests, Place(arguments.signature, arguments.subfolder).is_signed(found.commit)
 
 
