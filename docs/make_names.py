@@ -47,8 +47,8 @@ def planning(found: dict[str, Any]) -> list[str]:
     lines = [
         "## Planning time",
         "",
-        "Median of 15 runs. *Names* is what `patch` does: no weight is read. `plan_patch` and `rws check` also read "
-        "up to 262,144 elements of each touched matrix to estimate kinship.",
+        "Median of 15 runs. *Names*: no weight is read. `patch`, `plan_patch` and `rws check` also read some weights to "
+        "estimate kinship.",
         "",
         "| case | parameters | touched | names | with kinship |",
         "| --- | ---: | ---: | ---: | ---: |",

@@ -75,8 +75,8 @@ def plan_patch(
     Example:
         >>> plan_patch(model, fog).ok
         True
-        >>> plan_patch(model, fog).signatures[0].kinship
-        'kin (similarity 1.00)'
+        >>> plan_patch(model, fog).signatures[0].kinship.partition(":")[0]
+        'same base'
     """
     require_signatures(signatures)
     terms, alphas = Terms(verify, max_relative_norm), strengths(signatures, alpha)

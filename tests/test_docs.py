@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from builders import perturbed
+from builders import perturbed, seeded
 from published import files_of
 
 from rws_hub import RobustWeightSignature
@@ -23,7 +23,7 @@ def python_blocks(text: str) -> list[str]:
 
 
 def make(corruption: str, seed: int, **options: str) -> tuple[torch.nn.Module, RobustWeightSignature]:
-    clean = perturbed(timm.create_model("resnet18"), 0.0, 0).eval()
+    clean = seeded(lambda: timm.create_model("resnet18"), 0).eval()
     signature = RobustWeightSignature.extract(
         standard=clean,
         robust=perturbed(clean, 0.01, seed),
@@ -37,12 +37,14 @@ def make(corruption: str, seed: int, **options: str) -> tuple[torch.nn.Module, R
 
 def test_readme_python_runs(hub, hub_cache, tmp_path, monkeypatch):
     assert len(python_blocks(README)) == 7
+    build = timm.create_model  # every one of them stands for the same weights, which cannot be downloaded here
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: seeded(lambda: build(*a, **k), 0))
     timm.models.save_for_hf(timm.create_model("resnet18"), tmp_path / "base", safe_serialization=True)
     base = hub.put("alice/resnet18-base", files_of(tmp_path / "base")).oid
     clean, fog = make("fog", 1, base_model="alice/resnet18-base", base_revision=base)
     _, noise = make("gaussian_noise", 2)
     fog.push_to_hub("alice/resnet18-fog", token=hub.alice)
-    # Weights cannot be downloaded here, and the account on the test Hub is alice.
+    # The account on the test Hub is alice.
     code = "\n".join(python_blocks(README)).replace("pretrained=True", "pretrained=False").replace("user/", "alice/")
     monkeypatch.setenv("HF_TOKEN", hub.alice)
     monkeypatch.chdir(tmp_path)

@@ -24,6 +24,7 @@ from rws_hub.results import parse_results
 
 __all__ = ["rws"]  # a fixture
 ONE = ("--corruption", "gaussian_noise", "--severity", "4")
+ANYHOW = ("--verify", "architecture")
 
 
 def signature(corruption: str, seed: int) -> RobustWeightSignature:
@@ -182,8 +183,8 @@ def test_the_card_takes_the_results(rws: Run, root: Path, tmp_path: Path) -> Non
     [
         ("model", (), "standard"),
         ("model", ("--target", "standard"), "standard"),
-        ("stranger", (), "stranger"),
-        ("stranger", ("--target", "another start"), "another start"),
+        ("stranger", ANYHOW, "stranger"),
+        ("stranger", (*ANYHOW, "--target", "another start"), "another start"),
         ("kin", (), "kin"),
     ],
 )
@@ -197,7 +198,7 @@ def test_whose_numbers_come_on_the_card(
 
 def test_a_card_says_whose_numbers_they_are(rws: Run, root: Path, tmp_path: Path) -> None:
     timm_folder(tmp_path / "standard", tiny_resnet(9, num_classes=4))
-    for model, words in ((root / "kin", ("--target", "standard")), (tmp_path / "standard", ())):
+    for model, words in ((root / "kin", ("--target", "standard")), (tmp_path / "standard", ANYHOW)):
         ran = rws("eval", model, root / "tints", "--signature", root / "fog", *ONE, "-o", tmp_path / "out", *words)
         message = f"the very model that the signature was made from, and {model.name} is not: say with --target what"
         assert message in failed_quietly(ran) and not (tmp_path / "out").exists()
@@ -205,7 +206,15 @@ def test_a_card_says_whose_numbers_they_are(rws: Run, root: Path, tmp_path: Path
     message = failed_quietly(rws("eval", root / "model", root / "tints", *words))
     assert "leave out --target somebody/else" in message and not (tmp_path / "out").exists()
     both = ("--signature", root / "fog", "--signature", root / "snow", "--corruption", "none", "-o", tmp_path / "out")
-    assert rws("eval", tmp_path / "standard", root / "tints", *both)[0] == 0  # these come on no card
+    assert rws("eval", tmp_path / "standard", root / "tints", *both, *ANYHOW)[0] == 0  # these come on no card
+
+
+def test_a_stranger_is_refused_unless_told(rws: Run, root: Path, tmp_path: Path) -> None:
+    asked = ("eval", root / "stranger", root / "tints", "--signature", root / "fog", *ONE, "-o", tmp_path / "out")
+    assert "a stranger to the model that the signature was made from" in failed_quietly(rws(*asked))
+    assert rws(*asked, *ANYHOW)[0] == 0
+    found = json.loads((tmp_path / "out" / "measured.json").read_bytes())
+    assert "--verify architecture" in found["command"]
 
 
 @pytest.mark.parametrize("robust", ["robust", "kin", None])

@@ -90,7 +90,8 @@ def test_from_pretrained() -> None:
 def test_load_patched() -> None:
     found = parameters(rws_hub.load_patched)
     assert list(found)[:2] == ["signature", "*"] and found.pop("signature") == "required"
-    assert found.pop("local_files_only") is False and set(found.values()) == {None}
+    assert found.pop("local_files_only") is False
+    assert found.pop("verify") == "kin" and found.pop("max_relative_norm") == 1.0 and set(found.values()) == {None}
     assert found.keys() >= {"alpha", "base", "table", "token", "cache_dir", "revision", "subfolder"}
 
 
@@ -118,7 +119,10 @@ def test_extract() -> None:
 def test_patch_and_plan() -> None:
     found = parameters(rws_hub.patch)
     assert list(found)[:2] == ["model", "*signatures"] and found["alpha"] is None
-    assert list(parameters(rws_hub.plan_patch))[1:] == ["*signatures", "table"]
+    assert found["verify"] == "kin" and found["max_relative_norm"] == 1.0
+    planned = parameters(rws_hub.plan_patch)
+    assert list(planned)[1:] == ["*signatures", "alpha", "verify", "max_relative_norm", "table"]
+    assert all(planned[n] == found[n] for n in ("alpha", "verify", "max_relative_norm", "table"))
     patch = rws_hub.Patch
     assert next(iter(parameters(patch.add))) == "signature" and parameters(patch.add)["alpha"] is None
     assert callable(patch.set_alpha) and callable(patch.remove) and callable(patch.unpatch)

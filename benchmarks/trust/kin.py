@@ -223,7 +223,7 @@ def gains(lab: Lab, work: Path) -> list[dict[str, Any]]:
     return found
 
 
-def strengths(lab: Lab) -> list[dict[str, Any]]:
+def strengths(lab: Lab, work: Path) -> list[dict[str, Any]]:
     """What turning a signature up does to its own model."""
     zoo, found = lab.zoo, []
     model = lab.model(zoo.standard("cifar10", 0), "cifar10")
@@ -242,7 +242,7 @@ def strengths(lab: Lab) -> list[dict[str, Any]]:
     return found
 
 
-def norms(lab: Lab) -> dict[str, Any]:
+def norms(lab: Lab, work: Path) -> dict[str, Any]:
     """The largest relative change of every signature of the zoo at alpha 1, on its own model."""
     zoo = lab.zoo
     own = zoo.work / zoo.setting.name / zoo.backbone
@@ -262,6 +262,14 @@ def norms(lab: Lab) -> dict[str, Any]:
         "largest": max(each.values()),
         "each": each,
     }
+
+
+QUESTIONS: dict[str, Callable[[Lab, Path], Any]] = {
+    "similarity": similarities,
+    "gain": gains,
+    "strength": strengths,
+    "norms": norms,
+}
 
 
 def cost() -> dict[str, Any]:
@@ -300,16 +308,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10 and cifar100")
     parser.add_argument("--zoo", type=Path, required=True, help="what benchmarks/paper has trained")
     parser.add_argument("--work", type=Path, required=True, help="what relatives.py trains is kept here")
+    parser.add_argument("--only", choices=QUESTIONS, help="measure this anew, and keep what was found of the rest")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    answers: dict[str, Any] = {"similarity": {}, "gain": {}, "strength": {}, "norms": {}}
+    kept = json.loads(RESULT.read_bytes()) if arguments.only else {}
+    asked = [arguments.only] if arguments.only else list(QUESTIONS)
+    answers: dict[str, Any] = {question: {} for question in asked}
     for backbone in BACKBONES:
         lab = Lab(Zoo(SETTINGS["small"][backbone], backbone, arguments.data, arguments.zoo))
-        answers["similarity"][backbone] = similarities(lab, arguments.work)
-        answers["gain"][backbone] = gains(lab, arguments.work)
-        answers["strength"][backbone] = strengths(lab)
-        answers["norms"][backbone] = norms(lab)
-        print(backbone, flush=True)
+        for question in asked:
+            answers[question][backbone] = QUESTIONS[question](lab, arguments.work)
+            print(backbone, question, flush=True)
     found = {
         "command": "python benchmarks/trust/kin.py --data DATA --zoo WORK --work FOLDER",
         "seed": SEED,
@@ -319,6 +328,7 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()},
         "versions": {n: version(n) for n in ("rws-hub", "torch", "timm", "numpy")},
         "cost": cost(),
+        **{question: kept.get(question) for question in QUESTIONS},
         **answers,
     }
     RESULT.write_text(json.dumps(rounded(found), indent=1) + "\n", "utf-8")
