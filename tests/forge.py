@@ -91,7 +91,8 @@ def config_data(signature: RobustWeightSignature) -> dict[str, Any]:
 def sealed(data: dict[str, Any]) -> str:
     """Text of a config whose digest holds, whatever its values."""
     values = data
-    if data.get("format_version") in (3, 4):
+    version = data.get("format_version")
+    if isinstance(version, int) and version >= compact.SINCE:
         with contextlib.suppress(CorruptArtifactError):  # refused before its digest is looked at
             values = compact.expand(data, "")
     values = {k: v for k, v in values.items() if k not in UNSEALED_KEYS}

@@ -145,3 +145,21 @@ def test_what_is_large_is_not_searched_for_long(monkeypatch):
     quick = compress([data], len(data))
     assert quick != searched == compress([data], len(data), level=19)
     assert decompress(quick, len(data), "here") == decompress(searched, len(data), "here") == data
+
+
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20])
+@pytest.mark.parametrize("checksum", [0, 1])
+def test_contents_of_several_blocks_come_back_whole(size, checksum):
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    frame = zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: checksum})
+    assert bytes(decompress(frame, size, "")) == data
+    assert bytes(decompress(bytes(compress([bytes(size)], size)), size, "")) == bytes(size)
+
+
+def test_a_window_beyond_the_limit_is_refused_though_zstd_would_not_need_it():
+    data = bytes(300)
+    block = (len(data) << 3 | 1).to_bytes(3, "little") + data
+    frame = bytes.fromhex("28b52ffd80") + bytes([0xA0]) + len(data).to_bytes(4, "little") + block
+    assert zstd.decompress(frame) == data
+    with pytest.raises(CorruptArtifactError, match="ask for a window of 1,073,741,824 bytes"):
+        decompress(frame, len(data), "x")

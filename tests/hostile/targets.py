@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import torch
 from corpus import bases
-from forge import vouched
+from forge import sealed, vouched
 from judge import judge
 from mutants import Mutant, Origin
 from side import card, judge_card, judge_results
+from side import results as measured
 
-from rws_hub.errors import ArtifactError, CardError, NameTableError
+from rws_hub.errors import ArtifactError, NameTableError
 from rws_hub.frames import decompress
 from rws_hub.names import parse_family
 from rws_hub.payload import write_payload
@@ -32,10 +34,6 @@ def config(data: bytes) -> None:
 
 def sealed_config(data: bytes) -> None:
     """The same, with a digest that holds if it is JSON at all."""
-    import json
-
-    from forge import sealed
-
     try:
         values = json.loads(data)
         text = sealed(values).encode("utf-8", "surrogatepass") if isinstance(values, dict) else data
@@ -95,6 +93,12 @@ def cards(data: bytes) -> None:
     judge_card(data.decode("utf-8", "replace"))
 
 
+def artifact(data: bytes) -> None:
+    """Four bytes that tell the length of a config, the config, and what it vouches for."""
+    stop = 4 + int.from_bytes(data[:4], "little")
+    judge(Mutant(origin(1), "", data[4:stop], data[stop:], True))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "config": config,
     "sealed config": sealed_config,
@@ -104,6 +108,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "results": results,
     "table": table,
     "card": cards,
+    "artifact": artifact,
 }
 
 # Honest inputs to begin with.
@@ -113,9 +118,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "payload": lambda: origin(3).payload,
     "old payload": lambda: origin(1).payload,
     "frame": lambda: origin(3).parts["frame"].numpy().tobytes(),
-    "results": lambda: __import__("side").results().to_text().encode(),
+    "results": lambda: measured().to_text().encode(),
     "table": lambda: str(origin(2).config.backbone.table).encode(),
     "card": lambda: card().encode(),
 }
-
-__all__ = ["SEEDS", "TARGETS", "CardError"]
