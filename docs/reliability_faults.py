@@ -9,13 +9,14 @@ Row = dict[str, Any]
 
 # What no test shows, since it is not so.
 LIMITS = """\
-Not promised: on Windows, and on file systems without `flock`, what a killed process left is not removed by the next one,
-and two writers of one folder are not kept apart; where `flock` is one machine's own, two machines are not. A card that
-somebody edits by hand in the very moment in which a writer replaces it loses that edit. Power cuts: the contents of files are
-flushed before they get their names, the order of names is the file system's. A killed download leaves a file
-`*.incomplete` in the cache of the Hub client, and a killed `rws apply` of a model from the Hub a folder of links in the
-system's folder for temporary files. A push that fails may leave a repository or a branch that it has made, without a
-signature in it. What the Hub client fetches of a model (not of a signature) is not compared with what the Hub announced.
+Not promised: on Windows, and on file systems without `flock`, what a killed process left is not removed by the next
+one, and two writers of one folder are not kept apart; where `flock` is one machine's own, two machines are not. A card
+that somebody edits by hand in the very moment in which a writer replaces it loses that edit. Power cuts: the contents
+of files are flushed before they get their names, the order of names is the file system's. A killed download leaves a
+file `*.incomplete` in the cache of the Hub client, and a killed `rws apply` of a model from the Hub a folder of links
+in the system's folder for temporary files. A push that fails may leave a repository or a branch that it has made,
+without a signature in it. What the Hub client fetches of a model (not of a signature) is not compared with what the
+Hub announced.
 """
 # What a row's kind of fault begins with -> how it is called in the table.
 KINDS = {
@@ -49,12 +50,12 @@ def section(results: dict[str, Any]) -> str:
     lines = [
         "## Faults at every step",
         "",
-        f"{survived:,} of {points:,} points survived: afterwards there was what had been there before or what was to be "
-        "made, an error was one that says what to do, the next run succeeded, and nothing temporary was left. The points "
-        "are counted, not chosen: every call of the C library that changes the disk (in whatever language the library is "
-        "written that makes it), and every request to a Hub on loopback. Faults of the disk come once, or go on until "
-        "the process ends; those of the network come once, and three of them go on as well. Somebody else who comes in "
-        "between is another process that reads what is there, or that does the same at the same place.",
+        f"{survived:,} of {points:,} points survived: afterwards there was what had been there before or what was to "
+        "be made, an error was one that says what to do, the next run succeeded, nothing temporary was left. The "
+        "points are counted, not chosen: every call of the C library that changes the disk (in whatever language the "
+        "library is written that makes it), and every request to a Hub on loopback. Faults of the disk come once, or go "
+        "on until the process ends; those of the network come once, and three of them go on as well. Somebody else who "
+        "comes in between is another process that reads what is there, or that does the same at the same place.",
         "",
         f"`{results['command']}` on {machine['cores']} cores ({machine['architecture']}), Python {machine['python']}, "
         f"{versions}.",
@@ -69,7 +70,7 @@ def section(results: dict[str, Any]) -> str:
     same = [o for o in counted if o["strace"] == o["calls"]]
     lines += [
         "",
-        f"strace counted the calls of {len(counted)} operations, too, and found the same number in {len(same)} of them.",
+        f"strace counted the calls of {len(counted)} operations, too; the numbers are the same in {len(same)} of them.",
         "",
         *_failures(rows),
         LIMITS,

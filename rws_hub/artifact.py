@@ -208,6 +208,18 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
             (scratch / target.name).replace(target)
 
 
+def write_new(file: Path, data: Data) -> None:
+    """Write a file that must not be there, whole or not at all.
+
+    Raises:
+        FileExistsError: it is there by now; it is left as it is.
+        OSError: with the name of what could not be written, and a note that says what to do.
+    """
+    with scratch_folder(file.parent, file.name) as scratch:
+        write(scratch / file.name, data)
+        place(scratch / file.name, file)
+
+
 def why_not_new(path: Path) -> str | None:
     """Why nothing new can be made at a path, found before the work is done; None if nothing speaks against it."""
     sweep(path.parent)  # of a process that was killed when it had done all but that
