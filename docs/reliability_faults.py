@@ -50,12 +50,12 @@ def section(results: dict[str, Any]) -> str:
     lines = [
         "## Faults at every step",
         "",
-        f"{survived:,} of {points:,} points survived: afterwards there was what had been there before or what was to "
-        "be made, an error was one that says what to do, the next run succeeded, nothing temporary was left. The "
+        f"{survived:,} of {points:,} points survived: afterwards there was what had been there before or what was "
+        "to be made, an error was one that says what to do, the next run succeeded, nothing temporary was left. The "
         "points are counted, not chosen: every call of the C library that changes the disk (in whatever language the "
-        "library is written that makes it), and every request to a Hub on loopback. Faults of the disk come once, or go "
-        "on until the process ends; those of the network come once, and three of them go on as well. Somebody else who "
-        "comes in between is another process that reads what is there, or that does the same at the same place.",
+        "library is written that makes it), and every request to a Hub on loopback. Faults of the disk come once, or "
+        "go on until the process ends; those of the network come once, and three of them go on as well. Somebody else "
+        "who comes in between is another process that reads what is there, or that does the same at the same place.",
         "",
         f"`{results['command']}` on {machine['cores']} cores ({machine['architecture']}), Python {machine['python']}, "
         f"{versions}.",

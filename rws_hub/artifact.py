@@ -198,6 +198,7 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
                 write(scratch / path, data)
             place(scratch, folder)
         return
+    sweep(folder)  # even if nothing is to be written
     for path, data in files.items():
         target = folder / path
         if target.is_file() and target.read_bytes() == data:

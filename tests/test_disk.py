@@ -62,7 +62,7 @@ def test_an_error_names_what_was_to_be_written_and_says_what_to_do(tmp_path: Pat
         errno.EROFS: "choose a place that may be written to",
         errno.EIO: "look at that disk, or choose another place, and run it again",
     }.items():
-        with pytest.raises(OSError) as caught, disk.scratch_folder(tmp_path, "fog") as scratch:  # noqa: PT011
+        with pytest.raises(OSError) as caught, disk.scratch_folder(tmp_path, "fog") as scratch:
             raise OSError(number, os.strerror(number), str(scratch / "deep" / "file"))
         assert (caught.value.errno, caught.value.filename) == (number, str(target))
         assert caught.value.__notes__ == [f"{target} is as it was: {advice}"]

@@ -144,8 +144,10 @@ def main() -> None:
         }
         slow = name in _SLOW
         rows = fault_disk.enumerate_faults(case, root, shim, faults(given.faults, few=slow))
-        if not slow and given.faults in "in between":
-            rows += [fault_disk.between(case, root, shim, reads=reads) for reads in (True, False)]
+        if given.faults in "in between":
+            rows += [
+                fault_disk.between(case, root, shim, reads=reads) for reads in ((False,) if slow else (True, False))
+            ]
         total += keep(rows, seen, given.faults)
     (room / "remote").mkdir()
     for xet in (True, False):
