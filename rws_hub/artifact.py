@@ -235,6 +235,7 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
                 write(scratch / path, data)
             place(scratch, folder)
         return
+    sweep(folder)  # even if nothing is to be written
     for path, data in files.items():
         target = folder / path
         if target.is_file() and target.read_bytes() == data:
@@ -243,6 +244,18 @@ def write_files(folder: Path, files: Mapping[str, Data]) -> None:
             write(scratch / target.name, data)
             target.parent.mkdir(parents=True, exist_ok=True)
             (scratch / target.name).replace(target)
+
+
+def write_new(file: Path, data: Data) -> None:
+    """Write a file that must not be there, whole or not at all.
+
+    Raises:
+        FileExistsError: it is there by now; it is left as it is.
+        OSError: with the name of what could not be written, and a note that says what to do.
+    """
+    with scratch_folder(file.parent, file.name) as scratch:
+        write(scratch / file.name, data)
+        place(scratch / file.name, file)
 
 
 def why_not_new(path: Path) -> str | None:

@@ -155,6 +155,7 @@ def _map(arguments: argparse.Namespace) -> None:
 
 
 def _infer(arguments: argparse.Namespace) -> None:
+    from rws_hub import artifact
     from rws_hub.backbones import build_model, example_input
     from rws_hub.infer import infer_table
 
@@ -164,7 +165,7 @@ def _infer(arguments: argparse.Namespace) -> None:
     a, b = (build_model(name) for name in arguments.names[1:])
     found = infer_table(a, b, example_input(a, arguments.size), progress=not arguments.json)
     if out is not None:
-        out.write_text(found.text, encoding="utf-8")
+        artifact.write_new(out, found.text.encode())
     if arguments.json:
         facts: dict[str, Any] = {"difference": found.difference, "before": found.before, "tensors": len(found.pairs)}
         facts |= {"unproven": found.unproven, "exchangeable": found.exchangeable}

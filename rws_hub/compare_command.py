@@ -66,11 +66,11 @@ def _refuse_early(folder: Path) -> None:
 
 
 def _write_plots(folder: Path, comparison: Comparison) -> list[str]:
+    from rws_hub.artifact import write_new
     from rws_hub.compare_plots import cosine_png, profile_png
 
     pictures = (cosine_png(comparison), profile_png(comparison))
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in zip(_PLOTS, pictures, strict=True):
-        with (folder / name).open("xb") as file:
-            file.write(picture)
+        write_new(folder / name, picture)
     return [str(folder / name) for name in _PLOTS]

@@ -109,8 +109,9 @@ def explained(state: str, again: str) -> Iterator[None]:
 
 def is_passing(error: Exception) -> bool:
     """Whether an error that came through the client says nothing about what was asked for."""
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in _PASSING or error.response.status_code >= 500
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in _PASSING or status >= 500
     return not isinstance(error, (RWSError, OfflineModeIsEnabled))
 
 

@@ -19,6 +19,7 @@ from test_cli import Run, rws
 from test_train_command import failed_quietly
 
 from rws_hub import RobustWeightSignature
+from rws_hub.disk import is_scratch
 from rws_hub.evaluation.cells import Store
 from rws_hub.results import parse_results
 
@@ -336,6 +337,7 @@ def test_killed(rws: Run, root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         assert process.stdout is not None and process.stdout.readline() == b"now\n"
         process.send_signal(signal.SIGKILL)
     cells = tmp_path / "out" / "cells"
+    assert any(map(is_scratch, cells.iterdir()))
     before = {f: f.stat().st_mtime_ns for f in cells.glob("*.json")}
     assert len(before) == 4 and not (tmp_path / "out" / "measured.json").exists()
     done = []
@@ -344,4 +346,5 @@ def test_killed(rws: Run, root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     found = measured(rws, root, tmp_path / "out", *words)
     assert [str(c) for c in done] == ["snow 2", "snow 2"]
     assert {f: f.stat().st_mtime_ns for f in before} == before
+    assert not any(map(is_scratch, cells.iterdir()))
     assert measured(rws, root, tmp_path / "anew", *words)["variants"] == found["variants"]

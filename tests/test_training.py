@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from patterns import CLASSES, SIZE, TINY, parquet, timm_folder
 from safetensors.torch import load_file
 from torch import nn
 
-from rws_hub import DataError, TrainingError, artifact
+from rws_hub import DataError, TrainingError, artifact, disk
 from rws_hub.backbones import load_model, open_model
 from rws_hub.classifier import logits, preprocessing_of, with_head
 from rws_hub.pictures import Pictures, View, open_pictures
@@ -338,7 +339,36 @@ def test_the_disk_is_full(
     assert weights(out) == weights(root / "robust")
 
 
+def test_killed_while_it_wrote_the_first_file(root: Path, data: Pictures, robust: TrainRecord, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".best.safetensors.rws-0123abcd").mkdir(parents=True)
+    assert timeless(train(root / "standard", data, ROBUST, tmp_path / "out")) == timeless(robust)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_killed_when_it_had_done_all_but_tidy_up(
+    root: Path, data: Pictures, standard: TrainRecord, tmp_path: Path
+) -> None:
+    out = shutil.copytree(root / "standard", tmp_path / "out")
+    for name in ("state.safetensors", "best.safetensors"):
+        (out / name).write_bytes(b"left")
+    assert train(root / "start", data, STANDARD, out) == standard
+    assert {p.name for p in out.iterdir()} == FILES
+
+
 # --- what is refused
+
+
+def test_two_trainings_in_one_folder(
+    root: Path, data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rws_hub.training._PATIENCE", 0.0)
+    (tmp_path / "out").mkdir()
+    with (
+        disk.locked(tmp_path / "out", 0.0),  # as the other one does
+        pytest.raises(TrainingError, match="another training is going on in .*; wait for its end, or choose another"),
+    ):
+        train(root / "start", data, STANDARD, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_folder_with_something_else(root: Path, data: Pictures, tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def once(name: str, room: Path, root: Path) -> None:
     """One undisturbed run between two marks, for strace."""
     import fault_points
 
-    case = cases(room)[name](room / "once")
+    scratch = Path(tempfile.mkdtemp(dir=room))
+    case = cases(room)[name](scratch)
     fault_points.fresh(case, root)
 
     def work() -> None:
@@ -129,43 +130,56 @@ def main() -> None:
     import fault_disk
     import fault_network
 
-    rows: list[dict[str, Any]] = []
-    seen: list[dict[str, Any]] = []
-    shim = fault_disk.Shim()
+    shim, total = fault_disk.Shim(), 0
     for name, make in cases(room).items():
         if not re.search(given.only, name):
             continue
-        scratch = room / name.replace(" ", "-").replace(",", "")
+        scratch = room / re.sub(r"\W+", "-", name)
         scratch.mkdir()
         case, root = make(scratch), room / "root"
-        ours = fault_disk.points(case, root, shim)
-        seen.append({"operation": name, "calls": ours, "strace": counted_by_strace(name, room)})
-        print(seen[-1], flush=True)
+        seen = {
+            "operation": name,
+            "calls": fault_disk.points(case, root, shim),
+            "strace": counted_by_strace(name, room),
+        }
         slow = name in _SLOW
-        rows += fault_disk.enumerate_faults(case, root, shim, faults(given.faults, few=slow))
-        if not slow and given.faults in "in between":
-            rows += [fault_disk.between(case, root, shim, reads=reads) for reads in (True, False)]
+        rows = fault_disk.enumerate_faults(case, root, shim, faults(given.faults, few=slow))
+        if given.faults in "in between":
+            rows += [
+                fault_disk.between(case, root, shim, reads=reads) for reads in ((False,) if slow else (True, False))
+            ]
+        total += keep(rows, seen, given.faults)
     (room / "remote").mkdir()
     for xet in (True, False):
         for case in fault_network.Operations(remote, room / "remote", xet=xet).cases():
-            if re.search(given.only, case.name):
-                rows += fault_network.disturb(case, remote, room / "root", given.faults)
-                if case.name in _SLOW:
-                    few = faults(given.faults, few=True)
-                    rows += fault_disk.enumerate_faults(case, room / "root", shim, few)
-    bad = [row for row in rows if row["survived"] < row["points"]]
-    print(f"{sum(r['points'] for r in rows):,} points, {len(bad)} rows with failures")
-    if given.faults:
-        return
-    if given.only:
-        before = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"rows": [], "observers": []}
-        done = {row["operation"] for row in rows}
-        rows = [row for row in before["rows"] if row["operation"] not in done] + rows
-        seen = [row for row in before["observers"] if row["operation"] not in done] + seen
+            if not re.search(given.only, case.name):
+                continue
+            rows = fault_network.disturb(case, remote, room / "root", given.faults)
+            if case.name in _SLOW:
+                rows += fault_disk.enumerate_faults(case, room / "root", shim, faults(given.faults, few=True))
+            total += keep(rows, None, given.faults)
+    print(f"{total:,} points")
+
+
+def keep(rows: list[dict[str, Any]], seen: dict[str, Any] | None, chosen: str) -> int:
+    """Put the rows of one operation in the place of those that it had; how many points they have."""
+    count = int(sum(row["points"] for row in rows))
+    if chosen or not rows:
+        return count
+    before = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"rows": [], "observers": []}
+    name = rows[0]["operation"]
     versions = {name: version_of(name) for name in ("rws-hub", "torch", "safetensors", "huggingface_hub", "hf_xet")}
     machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()}
-    found = {"command": "python benchmarks/trust/faults.py", "seed": SEED, "versions": versions, "machine": machine}
-    RESULT.write_text(json.dumps({**found, "observers": seen, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    found = {
+        "command": "python benchmarks/trust/faults.py",
+        "seed": SEED,
+        "versions": versions,
+        "machine": machine,
+        "observers": [row for row in before["observers"] if row["operation"] != name] + ([seen] if seen else []),
+        "rows": [row for row in before["rows"] if row["operation"] != name] + rows,
+    }
+    RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return count
 
 
 def faults(chosen: str, *, few: bool) -> dict[str, tuple[int, int]]:
@@ -179,7 +193,7 @@ def version_of(name: str) -> str:
     """Of an installed package."""
     from importlib.metadata import version
 
-    return version(name)
+    return str(version(name))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 
 from rws_hub import jsonio
 from rws_hub.artifact import write_files
+from rws_hub.disk import sweep
 from rws_hub.evaluation.statistics import Right
 
 CLEAN = "clean"
@@ -69,6 +70,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)  # so that two processes do not both make it, whole
+        sweep(folder)
 
     def get(self, cell: Cell) -> Right | None:
         """Which answers were right, or None if that was not measured yet, or its file is damaged."""
