@@ -206,7 +206,8 @@ def patch_block(clean: torch.Tensor, start: int, on: Sequence[Delta], scratch: S
 def refusal(name: str, dtype: torch.dtype, deltas: Sequence[Delta]) -> PatchStateError:
     """What to say about that."""
     strengths = ", ".join(f"{d.signature.config.corruption.name}={d.alpha:g}" for d in deltas)
-    return PatchStateError(f"{name}: {strengths} overflows {dtype}. Nothing was changed; use a smaller alpha.")
+    room = f"{dtype} (or torch.float32, in which changes are summed)" if dtype == torch.float64 else f"{dtype}"
+    return PatchStateError(f"{name}: {strengths} overflows {room}. Nothing was changed; use a smaller alpha.")
 
 
 def moving(deltas: Iterable[Delta]) -> list[Delta]:

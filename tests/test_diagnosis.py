@@ -200,7 +200,7 @@ def test_tensors_that_are_computed_are_told_from_another_architecture(wrap):
     expected = {
         parametrized: "conv1.weight is parametrized, so there is no tensor to change. Make it plain first: "
         "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')",
-        pruned: "conv1.weight_orig, so there is no tensor to change. Make it plain first: torch.nn.utils.prune.remove(mod",
+        pruned: "conv1.weight_orig, so there is no tensor to change. Make it plain first: torch.nn.utils.prune",
         normed: "layer1.0.conv1.weight is parametrized",
     }
     for model, text in expected.items():

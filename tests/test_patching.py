@@ -237,6 +237,10 @@ def test_an_overflow_is_refused_and_nothing_changes(fog):
             p.set_alpha(fog=1e300)
         assert changed(before, model) == set() and p.alphas == {"fog": 1.0}
     assert changed(clean, model) == set()
+    with pytest.raises(
+        PatchStateError, match=r"overflows torch.float64 \(or torch.float32, in which changes are summed\)"
+    ):
+        patch(model.double(), fog, alpha=1e300)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -346,7 +347,7 @@ def measure(scratch: Path) -> dict[str, Any]:
         found["files"][library.label] = rows
         for case, damage in FILES.items():
             folder = root / f"damaged-{len(rows)}"
-            library.write(folder, base, change)
+            shutil.copytree(root / "first", folder)
             damage(library, folder)
             rows[case] = loaded(library, unet(SEED), folder, known)
         if library is not attacker:
