@@ -50,7 +50,7 @@ def watched(root: Path, act: Callable[[int], None]) -> None:
 def _below(root: Path, names: tuple[Any, ...]) -> bool:
     paths = [os.fspath(n) for n in names if isinstance(n, (str, os.PathLike))]
     # What is named relative to an open folder is removed with it: nothing here is relative to anything else.
-    return any(not os.path.isabs(p) or p.startswith(str(root)) for p in paths)
+    return any(not Path(p).is_absolute() or p.startswith(str(root)) for p in paths)
 
 
 def fail(error: int, at: int, number: int) -> None:

@@ -365,7 +365,7 @@ def test_two_trainings_in_one_folder(
     (tmp_path / "out").mkdir()
     with (
         disk.locked(tmp_path / "out", 0.0),  # as the other one does
-        pytest.raises(TrainingError, match="another training is going on in .*; wait for its end, or choose another"),
+        pytest.raises(TrainingError, match=r"another training is going on in .*; wait for its end, or choose another"),
     ):
         train(root / "start", data, STANDARD, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
