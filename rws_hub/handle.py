@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from rws_hub.anchors import Place, commit, find_owner, kept_bytes, path_of, plac
 from rws_hub.config import strength
 from rws_hub.errors import PatchStateError
 from rws_hub.gates import one_change
-from rws_hub.judging import Terms, judge_change, judge_strengths
+from rws_hub.judging import Terms, described, judge_change, judge_strengths
 from rws_hub.plan import PatchPlan, SignaturePlan
 from rws_hub.planner import plan_module, require_signatures
 from rws_hub.removal import Removal
@@ -88,7 +87,7 @@ class Patch:
         if self._ref() is None:
             return self._planned
         on = [d for entry in self._entries.values() for d in self._deltas(entry, force=True)]
-        return judge_strengths(self._planned, on, Terms(max_relative_norm=math.inf))
+        return described(self._planned, on)
 
     @property
     def _planned(self) -> PatchPlan:

@@ -7,6 +7,7 @@ would regret is refused: before a weight is touched.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +119,14 @@ def judge_change(
 
 def judge_strengths(plan: PatchPlan, on: Sequence[Place], terms: Terms) -> PatchPlan:
     """The same where only strengths are changed: the model was judged before."""
-    return _judged(plan, (), Live(on, []), terms, kin=False, digest=False)
+    return (
+        plan if terms.max_relative_norm == math.inf else _judged(plan, (), Live(on, []), terms, kin=False, digest=False)
+    )
+
+
+def described(plan: PatchPlan, on: Sequence[Place]) -> PatchPlan:
+    """A plan that was carried out, with what it does to the model."""
+    return _judged(plan, (), Live(on, []), Terms(max_relative_norm=math.inf), kin=False, digest=False)
 
 
 def judge_weights(
@@ -179,7 +187,8 @@ def _with_kinship(
     digest: bool,
 ) -> SignaturePlan:
     if not kin:
-        return planned
+        why = _not_the_base(planned, "", (), scattered=True) if terms.verify == "exact" else ""
+        return dataclasses.replace(planned, refused=why)
     config = signature.config
     homes = by_canonical(Piece(p.canonical, p.part, b.model, p.model_part) for b in planned.bindings for p in b.pieces)
     # A summand cannot be read back out of a sum; nor is a tied tensor there twice.

@@ -76,6 +76,7 @@ for target, how, why in (
     else:
         raise AssertionError("not refused")
 assert whole(model) == clean
+assert not plan_patch(model, fog, verify="exact").ok
 
 # after a forward pass FSDP2 keeps what the root owns whole: what is written to that would be lost
 images = torch.ones(1, 3, 32, 32)
@@ -95,6 +96,7 @@ q.unpatch()
 assert torch.equal(model(images), own)
 model.reshard()
 assert whole(model) == clean
+assert not plan_patch(model, fog, verify="exact").ok
 
 # whole copies
 copies = tiny_resnet()
