@@ -26,7 +26,7 @@ _CHANGES = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.sym
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 FAULTS = {"kill -9": 0, "ENOSPC": errno.ENOSPC}
 # The largest file that a process may write, in bytes: a real limit, in the middle of every file of an artifact.
-SIZES = (0, 100, 1000, 3000)
+SIZES = (0, 1000)
 
 
 def watched(root: Path, act: Callable[[int], None]) -> None:

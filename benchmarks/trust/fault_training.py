@@ -11,7 +11,7 @@ from patterns import parquet, timm_folder
 
 
 def train(scratch: Path) -> Case:
-    """`rws train` of two epochs, its state saved after every step."""
+    """`rws train` of one epoch, its state saved after every step."""
     from rws_hub import training
     from rws_hub.training import loop
 
@@ -20,7 +20,7 @@ def train(scratch: Path) -> Case:
     timm_folder(scratch / "start", model())
 
     def run(root: Path) -> int:
-        words = ("--epochs", 2, "--batch-size", 64, "--size", 32, "--json")
+        words = ("--epochs", 1, "--batch-size", 64, "--size", 32, "--json")
         return int(command("train", scratch / "start", scratch / "data", "-o", root / "out", *words))
 
     if run(scratch):
