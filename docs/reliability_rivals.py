@@ -50,7 +50,7 @@ def section(results: dict[str, Any]) -> str:
         "",
         *_better(results),
         "",
-        "<details><summary>First lines of what was said</summary>",
+        "<details><summary>First lines of what was said, where a stricter switch does not say the same</summary>",
         "",
         *_messages(results),
         "",
@@ -159,7 +159,7 @@ def _better(results: Row) -> list[str]:
     if rates[least] < rates[OURS]:
         said.append(
             f"- Without `steady` rws-hub shows more mixtures ({_share(rates[OURS])} of the forward passes) than "
-            f"{least} ({_share(rates[least])}): a change takes longer, since it keeps a way back."
+            f"{least} ({_share(rates[least])}): a change takes it longer."
         )
     case = "of a later version, with an unknown setting"
     used = [n for n in peers if results["files"][n][case]["outcome"] != "error"]
@@ -175,8 +175,9 @@ def _messages(results: Row) -> list[str]:
     lines = ["| | case | said |", "| --- | --- | --- |"]
     for part in ("bases", "files", "life"):
         for label, rows in results[part].items():
+            default = results[part][label.partition(",")[0]]
             for case, row in rows.items():
-                if row["message"]:
+                if row["message"] and (default is rows or row["message"] != default[case]["message"]):
                     kind = f"`{row['kind']}` " if row["kind"] else ""
                     text = row["message"].replace("|", "\\|").replace("<", "&lt;")
                     lines.append(f"| {label} | {case} | {kind}{text} |")

@@ -121,3 +121,9 @@ def test_published_cards_are_of_whole_signatures():
         again = contents.files(None, (folder / "README.md").read_text("utf-8"))
         assert again["README.md"].decode() == (folder / "README.md").read_text("utf-8"), "run `rws card`"
         RobustWeightSignature.from_pretrained(folder)
+
+
+def test_what_holds_a_promise_is_there():
+    named = re.findall(r"`((?:tests|benchmarks)/[\w./*]+)`", (ROOT / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 10
+    assert not [pattern for pattern in named if not any(ROOT.glob(pattern.rstrip("/")))]

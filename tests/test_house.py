@@ -195,6 +195,12 @@ def test_who_may_import_what(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", MODULES, ids=ids)
+def test_no_lock_is_held_that_a_forked_child_never_gets(file: Path) -> None:
+    """Python 3.11's `cached_property` holds one for all instances while it computes."""
+    assert "functools.cached_property" not in set(imports(file))
+
+
+@pytest.mark.parametrize("file", MODULES, ids=ids)
 def test_who_may_print(file: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
     names = {ast.unparse(call.func) for call in calls}

@@ -7,12 +7,7 @@ diffusers store; rws-hub stores the product, as float32, so that none of them ro
 from __future__ import annotations
 
 import copy
-import dataclasses
-import hashlib
 import inspect
-import json
-import logging
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +15,9 @@ from typing import Any, Protocol
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rws_hub import Patch, RobustWeightSignature, patch
-from rws_hub.config import parse_config
 from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -291,51 +284,3 @@ def _fill(model: nn.Module, change: Factors, prefix: str) -> None:
         for name, (a, b) in change.items():
             live[f"{prefix}{name}.lora_A.default.weight"].copy_(a)
             live[f"{prefix}{name}.lora_B.default.weight"].copy_(b)
-
-
-def damaged(
-    library: Library, folder: Path, damage: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-) -> None:
-    """Change the tensors of a published file. A resealing attacker also makes the digests of rws-hub's config anew."""
-    file = folder / library.file
-    with file.open("rb") as handle:
-        header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-    save_file(damage(load_file(file)), file, metadata=header.get("__metadata__"))
-    reseal(library, folder)
-
-
-def reseal(library: Library, folder: Path) -> None:
-    """State the digests of what is there now, if this library's attacker does so."""
-    if not (isinstance(library, RwsHub) and library.resealed):
-        return
-    payload = (folder / library.file).read_bytes()
-    config = parse_config((folder / CONFIG_FILE).read_bytes())
-    stated = dataclasses.replace(config.payload, bytes=len(payload), sha256=hashlib.sha256(payload).hexdigest())
-    (folder / CONFIG_FILE).write_text(dataclasses.replace(config, payload=stated).with_seal().to_text(), "utf-8")
-
-
-class Ear(logging.Handler):
-    """Hears every warning, of Python's warnings and of the libraries' loggers, while it is entered."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard: list[str] = []
-        self._loggers = [logging.getLogger(n) for n in ("diffusers", "peft", "transformers", "accelerate", "rws_hub")]
-        self._caught = warnings.catch_warnings(record=True)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep what is logged."""
-        self.heard.append(record.getMessage())
-
-    def __enter__(self) -> Ear:
-        self._warned = self._caught.__enter__()
-        warnings.simplefilter("always")
-        for logger in self._loggers:
-            logger.addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.heard += [str(w.message) for w in self._warned or ()]
-        self._caught.__exit__(None, None, None)
-        for logger in self._loggers:
-            logger.removeHandler(self)

@@ -11,80 +11,30 @@ there was an error, a warning or neither, its first line, and whether each weigh
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import platform
-import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from adapters import Ear, Factors, Library, RwsHub, damaged, factors, libraries, reseal, run, unet
-from diffusers import SD3Transformer2DModel
+from adapters import Factors, Library, RwsHub, factors, libraries, run, unet
+from noticing import Ear, Row, Weights, bits_of, first_line, told
 from torch import nn
+from wrongs import BASES, FILES, SEED
 
 import rws_hub
 from rws_hub import steady
-from rws_hub.spec import CONFIG_FILE
 
 RESULT = Path(__file__).parent.parent / "results" / "trust-rivals.json"
-SEED = 0
 CYCLES = 100
 # Of forward passes while a thread merges and unmerges.
 SECONDS = 2.0
-# Characters of a message.
-MOST = 220
-_BITS = {2: torch.int16, 4: torch.int32}
-
-Tensors = dict[str, torch.Tensor]
-Row = dict[str, Any]
-
-
-class Weights:
-    """The live weights of a model, by the very objects that hold them, and the bits that they had."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._live = dict(model.named_parameters())
-        self._bits = {name: _bits(tensor) for name, tensor in self._live.items()}
-
-    def differing(self, names: list[str] | None = None) -> tuple[int, int]:
-        """How many weights have other bits now, and of how many; `names`: of these tensors."""
-        wanted = names or list(self._live)
-        wrong = sum(int((_bits(self._live[n]) != self._bits[n]).sum()) for n in wanted)
-        return wrong, sum(self._bits[n].numel() for n in wanted)
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().clone().view(_BITS[tensor.element_size()])
-
-
-def told(work: Callable[[], object], known: set[str]) -> Row:
-    """What a piece of work says: an error, a warning that the right base does not get, or nothing."""
-    with Ear() as ear:
-        try:
-            work()
-            error = None
-        except Exception as raised:
-            error = raised
-    if error is not None:
-        return {"outcome": "error", "kind": type(error).__name__, "message": first_line(str(error))}
-    fresh = [first_line(text) for text in ear.heard if first_line(text) not in known]
-    return {"outcome": "warning" if fresh else "accepted", "kind": "", "message": fresh[0] if fresh else ""}
-
-
-def first_line(text: str) -> str:
-    """The first line (and the next one, where that only announces it), without paths of this machine."""
-    lines = [x.strip() for x in text.splitlines() if x.strip()]
-    told = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    told = re.sub(r"\S*/(?:damaged-\d+|first|second|huge)/", "", told)
-    return told if len(told) <= MOST else f"{told[:MOST]}..."
 
 
 def loaded(library: Library, model: nn.Module, folder: Path, known: set[str]) -> Row:
@@ -95,120 +45,6 @@ def loaded(library: Library, model: nn.Module, folder: Path, known: set[str]) ->
     row["names_changed"] = set(dict(model.named_parameters())) != names
     row["finite"] = all(bool(p.isfinite().all()) for p in model.parameters())
     return row
-
-
-def trained(model: nn.Module, by: float) -> nn.Module:
-    """A copy whose weights have moved by a share of their own size, as fine-tuning moves them."""
-    twin, generator = copy.deepcopy(model), torch.Generator().manual_seed(SEED + 9)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.add_(by * parameter.abs().mean() * torch.randn(parameter.shape, generator=generator))
-    return twin
-
-
-def transformer() -> nn.Module:
-    """A small one of diffusers', of other layers; some end in the names that an adapter looks for."""
-    torch.manual_seed(SEED)
-    sizes = {"joint_attention_dim": 16, "caption_projection_dim": 16, "pooled_projection_dim": 16}
-    heads = {"num_attention_heads": 2, "attention_head_dim": 8}
-    model: nn.Module = SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, num_layers=1, pos_embed_max_size=8, **heads, **sizes
-    )
-    return model.eval().requires_grad_(False)
-
-
-BASES: dict[str, Callable[[], nn.Module]] = {
-    "the right base": lambda: unet(SEED),
-    "the right base, trained further": lambda: trained(unet(SEED), 0.1),
-    "a stranger: same shapes, other weights": lambda: unet(SEED + 1),
-    "other shapes: half as wide": lambda: unet(SEED, width=32),
-    "more layers, and all those of the adapter": lambda: unet(SEED, layers=2),
-    "another architecture, whose layers have such names": transformer,
-}
-
-
-def drop(tensors: Tensors) -> Tensors:
-    """Without the last tensor."""
-    return {name: tensors[name] for name in sorted(tensors)[:-1]}
-
-
-def rename(tensors: Tensors) -> Tensors:
-    """The last tensor by another name."""
-    last = sorted(tensors)[-1]
-    return drop(tensors) | {last.replace("to_v", "to_w").replace("to_q", "to_w"): tensors[last]}
-
-
-def transpose(tensors: Tensors) -> Tensors:
-    """The first tensor that is not square, the other way round."""
-    name = next(n for n in sorted(tensors) if tensors[n].shape[0] != tensors[n].shape[1])
-    return tensors | {name: tensors[name].T.contiguous()}
-
-
-def poison(tensors: Tensors) -> Tensors:
-    """One NaN."""
-    tensors[sorted(tensors)[0]].view(-1)[5] = float("nan")
-    return tensors
-
-
-DAMAGES: dict[str, Callable[[Tensors], Tensors]] = {
-    "a tensor is missing": drop,
-    "a tensor too many": lambda t: t | {f"nowhere.{sorted(t)[0]}": t[sorted(t)[0]].clone()},
-    "a tensor renamed": rename,
-    "a tensor transposed": transpose,
-    "a tensor as int32": lambda t: t | {sorted(t)[0]: t[sorted(t)[0]].to(torch.int32)},
-    "a NaN": poison,
-}
-
-
-def truncate(library: Library, folder: Path) -> None:
-    """Keep the first half of the file."""
-    file = folder / library.file
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    reseal(library, folder)
-
-
-def flip(library: Library, folder: Path) -> None:
-    """Flip the highest bit but the sign of the last float32."""
-    file = folder / library.file
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 0x40
-    file.write_bytes(data)
-    reseal(library, folder)
-
-
-def newer(library: Library, folder: Path) -> None:
-    """Say that a later version wrote it, with a setting that nobody knows yet."""
-    if isinstance(library, RwsHub):
-        file = folder / CONFIG_FILE
-        stated = json.loads(file.read_text("utf-8"))
-        file.write_text(json.dumps(stated | {"format_version": 99, "unheard_of": True}), "utf-8")
-    elif library.config:
-        file = folder / library.config
-        stated = json.loads(file.read_text("utf-8"))
-        file.write_text(json.dumps(stated | {"peft_version": "99.0.0", "unheard_of": True}), "utf-8")
-    else:
-        data = (folder / library.file).read_bytes()
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        stated = json.loads(header["__metadata__"]["lora_adapter_metadata"])
-        header["__metadata__"]["lora_adapter_metadata"] = json.dumps(
-            stated | {"peft_version": "99.0.0", "unheard_of": True}
-        )
-        text = json.dumps(header).encode()
-        (folder / library.file).write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
-
-
-def damager(damage: Callable[[Tensors], Tensors]) -> Callable[[Library, Path], None]:
-    """What does that to a file."""
-    return lambda library, folder: damaged(library, folder, damage)
-
-
-FILES: dict[str, Callable[[Library, Path], None]] = {
-    **{name: damager(damage) for name, damage in DAMAGES.items()},
-    "half of the file": truncate,
-    "one bit of the last weight": flip,
-    "of a later version, with an unknown setting": newer,
-}
 
 
 def cycles(library: Library, folder: Path, change: Factors, dtype: torch.dtype) -> Row:
@@ -231,11 +67,13 @@ def two(library: Library, first: Path, second: Path, change: Factors, dtype: tor
     library.load(alone, second)
     touched = [f"{name}.weight" for name in change]
     weights, live = Weights(model), dict(model.named_parameters())
-    expected = [_bits(p) for n, p in _plain(alone).items() if n in touched]
+    expected = [bits_of(p) for n, p in _plain(alone).items() if n in touched]
     handle = library.load(model, first)
     library.second(handle, second)
     library.first_off(handle)
-    left = sum(int((_bits(live[n]) != bits).sum()) for n, bits in zip(_in_order(alone, touched), expected, strict=True))
+    left = sum(
+        int((bits_of(live[n]) != bits).sum()) for n, bits in zip(_in_order(alone, touched), expected, strict=True)
+    )
     library.off(handle)
     wrong, count = weights.differing(touched)
     return {"second_alone": left / count, "both_off": wrong / count}
