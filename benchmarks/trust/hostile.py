@@ -4,6 +4,7 @@
     nice python benchmarks/trust/hostile.py mutants             # 1,000,000 by seed; goes on where it was stopped
     python benchmarks/trust/hostile.py flips                    # every byte of small artifacts
     python benchmarks/trust/hostile.py claims                   # memory and time of files that claim a terabyte
+    python benchmarks/trust/hostile.py traced --mutants 20000   # what Python holds at once, of the first of them
     python benchmarks/trust/hostile.py guided --seconds 60      # coverage-guided, with atheris (pip install atheris)
 
 Each writes its own part of benchmarks/results/trust-hostile.json. The attacks, mutants and rules are those of
@@ -24,11 +25,15 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mutants import Origin
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -59,6 +64,7 @@ class Watch:
         self._page = resource.getpagesize()
         self.seconds = 0.0
         self.growth = 0
+        self.entered = 0
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
@@ -67,6 +73,7 @@ class Watch:
         Raises:
             TooLongError: it took more than `SECONDS`.
         """
+        self.entered += 1
         before = int(os.pread(self._now, 200, 0).split()[1]) * self._page
         os.pwrite(self._reset, b"5", 0)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -132,9 +139,17 @@ def mutants(wanted: int) -> dict[str, Any]:
     for seed in range(min(found["done"], 200)):  # what is made once is made before anything is measured
         judged(known, seed)
     limit_space()
+    for violation in list(found["violations"]):
+        if not made(known, violation["seed"]):
+            found["violations"].remove(violation)
+            found["not_made"] = sorted({*found.get("not_made", []), violation["seed"]})
+            counts[violation["kind"]]["violation"] -= 1
+    counts = {kind: +c for kind, c in counts.items() if +c}
+    found["kinds"] = {k: dict(sorted(v.items())) for k, v in sorted(counts.items())}
+    wanted += len(found.get("not_made", []))
     bar = tqdm(range(found["done"], wanted), initial=found["done"], total=wanted, unit="mutant", mininterval=5)
     for seed in bar:
-        case, verdict = None, ""
+        case, verdict, entered = None, "", watch.entered
         try:
             case = judged(known, seed, watch)
             verdict = case.verdict
@@ -142,6 +157,9 @@ def mutants(wanted: int) -> dict[str, Any]:
                 verdict = "too much memory"
         except Exception as error:
             verdict = f"{type(error).__name__}: {error}"[:200]
+            if entered == watch.entered:  # there is no file that says it
+                found["not_made"] = [*found.get("not_made", []), seed]
+                continue
         kind = "?" if case is None else case.kind
         if verdict not in ("refused", "the same", "another"):
             found["violations"].append({"seed": seed, "kind": kind, "what": verdict, "growth": watch.growth})
@@ -159,6 +177,44 @@ def mutants(wanted: int) -> dict[str, Any]:
             began, cpu = now, used
             write("mutants", found)
     return found
+
+
+def made(origins: Sequence[Origin], seed: int) -> bool:
+    """Whether a seed gives a file at all: an integer of more than 4,300 digits cannot be spelled by Python."""
+    from side import judged
+
+    watch = Watch()
+    with contextlib.suppress(Exception):
+        judged(origins, seed, watch)
+    return watch.entered > 0
+
+
+def traced(count: int) -> dict[str, Any]:
+    """The most that Python and numpy hold at once while a mutant is judged, of the first mutants."""
+    from mutants import origins
+    from side import judged
+    from tqdm import tqdm
+
+    known = origins(ROOT / "tests" / "fixtures")
+    for seed in range(200):
+        judged(known, seed)
+    peaks: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            yield
+        finally:
+            peaks.append((tracemalloc.get_traced_memory()[1], seed))
+            tracemalloc.stop()
+
+    sizes = {}
+    for seed in tqdm(range(count), unit="mutant", mininterval=5):
+        case = judged(known, seed, watch)
+        sizes[seed] = case.size
+    beyond = [(peak - 2 * sizes[seed], seed) for peak, seed in peaks]
+    return {"mutants": count, "largest": max(peaks)[0], "beyond_twice_the_size": max(beyond)[0], "seed": max(beyond)[1]}
 
 
 def corpus() -> dict[str, Any]:
@@ -329,7 +385,7 @@ def write(part: str, found: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["corpus", "mutants", "flips", "claims", "guided", "open"])
+    parser.add_argument("part", choices=["corpus", "mutants", "flips", "claims", "guided", "traced", "open"])
     parser.add_argument("--mutants", type=int, default=MUTANTS, help="how many in all")
     parser.add_argument("--seconds", type=int, default=60, help="of each parser, guided")
     parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
@@ -343,6 +399,8 @@ def main() -> None:
         found = guided(given.seconds, keep)
     elif given.part == "mutants":
         found = mutants(given.mutants)
+    elif given.part == "traced":
+        found = traced(given.mutants)
     else:
         found = {"corpus": corpus, "flips": flips, "claims": claims}[given.part]()
     write(given.part, found)
