@@ -55,8 +55,8 @@ def _corpus(found: Mapping[str, Any]) -> list[str]:
         f"**By hand:** {found['attacks']:,} attacks, of every format version, each sealed again so that only the check "
         f"it is meant for can refuse it; {found['refused']:,} were refused as they should be, by their class of error "
         f"and their message, which is one printable text of at most 1,000 characters.{wrong} The slowest took "
-        f"{found['slowest']:.2f} s of processor time, the largest {found['largest_growth'] / 1e6:.0f} MB (files "
-        "of 16 MiB, tens of thousands of names).",
+        f"{found['slowest'][0]:.2f} s of processor time ({found['slowest'][1]}), the largest "
+        f"{found['largest_growth'][0] / 1e6:.0f} MB ({found['largest_growth'][1]}).",
         "",
         "| what is attacked | attacks | refused |",
         "| --- | ---: | ---: |",

@@ -34,7 +34,7 @@ def corpus() -> dict[str, Any]:
     signal.signal(signal.SIGPROF, stop)
     watch = Watch()
     counts: dict[str, Counter[str]] = {}
-    wrong, slowest, most, errors = [], 0.0, 0, Counter[str]()
+    wrong, slowest, most, errors = [], (0.0, ""), (0, ""), Counter[str]()
     for attack in attacks():
         with tempfile.TemporaryDirectory() as folder:
             got = None
@@ -49,7 +49,7 @@ def corpus() -> dict[str, Any]:
         errors[type(got).__name__] += 1
         if not good:
             wrong.append({"name": attack.name, "what": repr(got)[:200]})
-        slowest, most = max(slowest, watch.seconds), max(most, watch.growth)
+        slowest, most = max(slowest, (watch.seconds, attack.name)), max(most, (watch.growth, attack.name))
     total = sum(sum(c.values()) for c in counts.values())
     return {
         "attacks": total,
@@ -57,8 +57,8 @@ def corpus() -> dict[str, Any]:
         "not_refused": wrong,
         "by_target": {k: dict(v) for k, v in sorted(counts.items())},
         "errors": dict(errors.most_common()),
-        "slowest": round(slowest, 3),
-        "largest_growth": most,
+        "slowest": [round(slowest[0], 3), slowest[1]],
+        "largest_growth": list(most),
     }
 
 
