@@ -31,7 +31,14 @@ def section(results: dict[str, Any]) -> str:
         + ".",
         "",
     ]
-    parts = {"corpus": _corpus, "mutants": _mutants, "flips": _flips, "claims": _claims, "guided": _guided}
+    parts = {
+        "corpus": _corpus,
+        "mutants": _mutants,
+        "traced": _traced,
+        "flips": _flips,
+        "claims": _claims,
+        "guided": _guided,
+    }
     for name, tell in parts.items():
         if name in results:
             lines += tell(results[name])
@@ -48,8 +55,8 @@ def _corpus(found: Mapping[str, Any]) -> list[str]:
         f"**By hand:** {found['attacks']:,} attacks, of every format version, each sealed again so that only the check "
         f"it is meant for can refuse it; {found['refused']:,} were refused as they should be, by their class of error "
         f"and their message, which is one printable text of at most 1,000 characters.{wrong} The slowest took "
-        f"{found['slowest']:.2f} s of processor time, the largest {found['largest_growth'] / 1e6:.0f} MB (16 MiB of "
-        "config, thousands of names).",
+        f"{found['slowest'][0]:.2f} s of processor time ({found['slowest'][1]}), the largest "
+        f"{found['largest_growth'][0] / 1e6:.0f} MB ({found['largest_growth'][1]}).",
         "",
         "| what is attacked | attacks | refused |",
         "| --- | ---: | ---: |",
@@ -68,7 +75,8 @@ def _mutants(found: Mapping[str, Any]) -> list[str]:
     limits, formats = found["limits"], " and ".join(map(str, found["versions_of_format"]))
     wrong = "".join(f" Seed {w['seed']}: {w['what']}." for w in found["violations"][:10])
     return [
-        f"**At random:** {found['done']:,} mutants of artifacts of formats {formats} (the published fixtures and small "
+        f"**At random:** {sum(total.values()):,} mutants of artifacts of formats {formats} (the published fixtures "
+        f"and small "
         "ones), by seeds from 0 on. Bytes, tokens, JSON values, tensors, symbols and name tables are changed, alone or "
         "sealed again; a few mutants are of results and of cards. A mutant has to be *refused* in our own words; or "
         "be *the same*: equal config but for `description`, every delta bit for bit; or, if it was sealed again, "
@@ -80,13 +88,31 @@ def _mutants(found: Mapping[str, Any]) -> list[str]:
         f"{limits['seconds']:g} s of processor time, memory of more than twice the mutant and "
         f"{limits['memory_beyond_twice_the_size'] / 2**20:.0f} MiB, or {limits['address_space'] / 2**30:.0f} GiB of "
         f"address space. Violations: **{total['violation']:,}**.{wrong} The slowest took {found['slowest']:.3f} s; the "
-        f"process grew by at most {found['largest_growth'] / 1e6:.1f} MB in one. {found['seconds'] / 60:.0f} minutes "
+        f"process grew by at most {found['largest_growth'] / 1e6:.1f} MB in one, beyond what it had and had freed. "
+        f"{found['seconds'] / 60:.0f} minutes "
         f"beside other work ({found['cpu_seconds'] / 60:.0f} of processor time).",
         "",
+        *_not_made(found.get("not_made", [])),
         "| what was changed | mutants | refused | the same | another | violations |",
         "| --- |" + " ---: |" * 5,
         *rows,
-        f"| together | {found['done']:,} | " + " | ".join(f"{total[v]:,}" for v in verdicts) + " |",
+        f"| together | {sum(total.values()):,} | " + " | ".join(f"{total[v]:,}" for v in verdicts) + " |",
+        "",
+    ]
+
+
+def _not_made(seeds: Sequence[int]) -> list[str]:
+    if not seeds:
+        return []
+    told = f"{len(seeds)} seeds gave" if len(seeds) > 1 else "One seed gave"
+    return [f"{told} no file at all (an integer that Python cannot spell) and are not counted.", ""]
+
+
+def _traced(found: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Of the first {found['mutants']:,} of them, what Python and numpy held at once was traced, too (not torch's "
+        f"own "
+        f"memory): at most {found['largest'] / 1e3:.0f} KB while one was judged.",
         "",
     ]
 
@@ -95,7 +121,8 @@ def _flips(found: Mapping[str, Any]) -> list[str]:
     rows = [
         f"| {r['artifact']} (format {r['format']}) | {r['part']} | {r['bytes']:,} | "
         f"{'all 255 other values' if r['values_each'] == 255 else 'each of 8 bits'} | {r['flips']:,} | "
-        f"{r.get('refused', 0):,} | {r.get('the same', 0):,} | 0 |"
+        f"{r.get('refused', 0):,} | {r.get('the same', 0):,} | "
+        f"{r['flips'] - r.get('refused', 0) - r.get('the same', 0):,} |"
         for r in found["rows"]
     ]
     return [

@@ -21,6 +21,8 @@ from rws_hub.errors import CheckpointError
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # No parameter has a longer name; all that could stand before one is tried, part by part.
 MAX_NAME = 1024
+# Of a header, in bytes: what is made of it takes many times its size.
+MAX_HEADER = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ def read_entries(file: Path) -> dict[str, Entry]:
         CheckpointError: not a readable safetensors file.
     """
     try:
-        with safe_open(file, framework="pt", backend="pread"):
-            pass  # size, syntax, dtypes and offsets hold, and the offsets leave no hole
         with file.open("rb") as handle:
             length = int.from_bytes(handle.read(8), "little")
+            if length > MAX_HEADER:
+                raise ValueError(f"a header of {length:,} bytes; at most {MAX_HEADER:,}")
             header = jsonio.parse(handle.read(length), "header")
+        with safe_open(file, framework="pt", backend="pread"):
+            pass  # size, syntax, dtypes and offsets hold, and the offsets leave no hole
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from error
     header.pop("__metadata__", None)
