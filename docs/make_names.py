@@ -47,8 +47,8 @@ def planning(found: dict[str, Any]) -> list[str]:
     lines = [
         "## Planning time",
         "",
-        "Median of 15 runs. *Names*: no weight is read. `patch`, `plan_patch` and `rws check` also read some weights to "
-        "estimate kinship.",
+        "Median of 15 runs. *Names*: no weight is read. `patch`, `plan_patch` and `rws check` also read some weights "
+        "to estimate kinship.",
         "",
         "| case | parameters | touched | names | with kinship |",
         "| --- | ---: | ---: | ---: | ---: |",
