@@ -564,11 +564,14 @@ def test_load_patched_onto_another_base(hub: Hub, folders: Path) -> None:
         load_patched(signature)
     by_hand = tiny_resnet(1)
     put(hub, TIMM, folders / "timm1")
-    patch(by_hand, signature)
+    anyway = {"verify": "architecture"}
+    patch(by_hand, signature, **anyway)
+    with pytest.raises(IncompatibleModelError, match="stranger"):
+        load_patched(signature, base=str(folders / "timm1"))
     for base in (str(folders / "timm1"), TIMM, f"{TIMM}@main"):
-        assert same(load_patched(signature, base=base), by_hand)
-    assert same(load_patched(made("timm", "0" * 40, "alice/gone"), base=TIMM), by_hand)
-    assert same(load_patched(made("timm", None, TIMM)), by_hand)  # without a commit: as the branch is now
+        assert same(load_patched(signature, base=base, **anyway), by_hand)
+    assert same(load_patched(made("timm", "0" * 40, "alice/gone"), base=TIMM, **anyway), by_hand)
+    assert same(load_patched(made("timm", None, TIMM), **anyway), by_hand)  # without a commit: as the branch is now
     with pytest.raises(IncompatibleModelError):
         load_patched(signature, base=str(folders / "hf0"))
 
