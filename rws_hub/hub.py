@@ -7,7 +7,7 @@ once: the config is fetched by the given revision, everything else by the commit
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -74,7 +74,7 @@ def _fetch(
     """The cache folder of one commit."""
     subfolder = str(PurePosixPath(subfolder)) if subfolder else None
 
-    def fetch(filename: str, at: str | None) -> Path:
+    def fetch(filename: str, at: str | None, proof: Callable[[Path], object]) -> Path:
         with explained(*_UNUSED):
             return download(
                 repo_id,
@@ -85,16 +85,20 @@ def _fetch(
                 cache_dir=cache_dir,
                 force_download=force_download,
                 local_files_only=local_files_only,
+                proof=proof,
             )
 
     where = f"{repo_id}{'' if subfolder is None else '/' + subfolder}"
     try:
-        config = fetch(CONFIG_FILE, revision)
+        file = fetch(CONFIG_FILE, revision, lambda path: parse_config(path.read_bytes()))
     except RemoteEntryNotFoundError as error:
-        raise NotASignatureError(f"{where} has no {CONFIG_FILE}, so it is not a robust weight signature") from error
-    parse_config(config.read_bytes(), f"{where}/{CONFIG_FILE}")  # before fetching what it may not be
-    fetch(PAYLOAD_FILE, commit_of(config, subfolder))
-    return config.parent
+        raise NotASignatureError(
+            f"{where} has no {CONFIG_FILE}, so it is not a robust weight signature; see whether the name, the revision "
+            "and the subfolder are right"
+        ) from error
+    config = parse_config(file.read_bytes(), f"{where}/{CONFIG_FILE}")  # before fetching what it may not be
+    fetch(PAYLOAD_FILE, commit_of(file, subfolder), lambda path: artifact.verify_payload(path.parent, config))
+    return file.parent
 
 
 def commit_of(config: Path, subfolder: str | None) -> str:
@@ -127,8 +131,10 @@ def pull(
     with explained(*_UNUSED):
         names = [n for n in _api(token).list_repo_files(repo_id, revision=commit) if n.startswith(prefix)]
         wanted = [n for n in names if _is_ours(n.removeprefix(prefix))]
-        files = {n.removeprefix(prefix): download(repo_id, n, revision=commit, token=token) for n in wanted}
-    return commit, {n: p.read_bytes() for n, p in files.items()}
+        # Of a mirror that names files by something else: what is not vouched for by digests is taken as it comes.
+        proof = None if is_whole(folder / CONFIG_FILE) else Path.exists
+        files = [download(repo_id, n, revision=commit, token=token, proof=proof) for n in wanted]
+    return commit, {n.removeprefix(prefix): p.read_bytes() for n, p in zip(wanted, files, strict=True)}
 
 
 def push(
@@ -270,14 +276,11 @@ def _payload(config: bytes, repo_id: str) -> str | None:
 def _read(api: HfApi, repo_id: str, filename: str, commit: str, names: Sequence[str]) -> bytes | None:
     """A file at a commit; None only if the Hub says twice that it does not exist: `names` are those that do."""
     try:
-        path = download(repo_id, filename, revision=commit, token=api.token)
+        return download(repo_id, filename, revision=commit, token=api.token).read_bytes()
     except RemoteEntryNotFoundError:
         if filename in names:
             raise
         return None
-    if not is_whole(path):  # what people wrote would be put together from it
-        raise CorruptArtifactError(f"{repo_id}/{filename}: other bytes arrived than the Hub announced; try again later")
-    return path.read_bytes()
 
 
 def _api(token: str | bool | None) -> HfApi:
