@@ -27,7 +27,7 @@ from rws_hub.commits import commit_once
 from rws_hub.config import is_repo_id
 from rws_hub.contents import Contents
 from rws_hub.downloads import download, explained, is_whole
-from rws_hub.errors import ArtifactError, CorruptArtifactError, NotASignatureError
+from rws_hub.errors import ArtifactError, NotASignatureError
 from rws_hub.manifest import Manifest
 from rws_hub.pending import current
 from rws_hub.places import Place, api_of
@@ -89,21 +89,22 @@ def locate(
 def _fetch(place: Place, revision: str | None, manifests: tuple[Manifest, ...], public_key: str | Path | None) -> Found:
     """Config and payload of one commit; nothing of them is decoded before what vouches for them was compared."""
     try:
-        config = place.download(CONFIG_FILE, revision)
+        file = place.download(CONFIG_FILE, revision, lambda path: artifact.read_config(path.parent))
     except RemoteEntryNotFoundError as error:
         raise NotASignatureError(
-            f"{place.label} has no {CONFIG_FILE}, so it is not a robust weight signature"
+            f"{place.label} has no {CONFIG_FILE}, so it is not a robust weight signature; see whether the name, the "
+            "revision and the subfolder are right"
         ) from error
-    commit = place.commit_of(config)
+    commit = place.commit_of(file)
     if public_key is not None:
         try:
-            file = place.download(SIGNATURE_FILE, commit)
+            signature = place.download(SIGNATURE_FILE, commit, Path.exists)
         except RemoteEntryNotFoundError as error:
             raise signing.unsigned(place.label, public_key) from error
-        manifests += (signing.verified(file, public_key, place.label),)
-    artifact.read_config(config.parent, manifests, place.label)  # before fetching what it may not be
-    place.download(PAYLOAD_FILE, commit)
-    return Found(config.parent, manifests, commit)
+        manifests += (signing.verified(signature, public_key, place.label),)
+    config = artifact.read_config(file.parent, manifests, place.label)  # before fetching what it may not be
+    place.download(PAYLOAD_FILE, commit, lambda path: artifact.verify_payload(path.parent, config))
+    return Found(file.parent, manifests, commit)
 
 
 def _pinned(pin: locks.Pin | None, lock: str | Path | None) -> tuple[Manifest, ...]:
@@ -153,7 +154,9 @@ def pull(
         payload = artifact.verify_payload(found.folder, config)
         commit = str(found.commit)
         names = place.files(commit) if pin is None else list(pin.sha256)
-        paths = {n: place.download(n, commit) for n in names}
+        # Of a mirror that names files by something else: what is not vouched for by digests is taken as it comes.
+        proof = None if is_whole(found.folder / CONFIG_FILE) else Path.exists
+        paths = {n: place.download(n, commit, proof) for n in names}
     files = {**beside.read_beside(paths, config, place.label), PAYLOAD_FILE: bytes(payload)}
     for manifest in found.manifests:
         manifest.require_all(place.label, files)
@@ -251,11 +254,10 @@ def _base(api: HfApi, repo_id: str, revision: str | None, may_branch: bool) -> t
 def _read(api: HfApi, repo_id: str, filename: str, commit: str, names: Sequence[str]) -> bytes | None:
     """A file at a commit; None only if the Hub says twice that it does not exist: `names` are those that do."""
     try:
-        path = download(repo_id, filename, revision=commit, token=api.token)
+        return beside.read_file(
+            download(repo_id, filename, revision=commit, token=api.token), beside.limit_of(filename)
+        )
     except RemoteEntryNotFoundError:
         if filename in names:
             raise
         return None
-    if not is_whole(path):  # what people wrote would be put together from it
-        raise CorruptArtifactError(f"{repo_id}/{filename}: other bytes arrived than the Hub announced; try again later")
-    return beside.read_file(path, beside.limit_of(filename))

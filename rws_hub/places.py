@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -32,11 +33,11 @@ class Place:
         """What a message calls it."""
         return f"{self.repo_id}/{self._prefix}".rstrip("/")
 
-    def download(self, filename: str, revision: str | None) -> Path:
-        """One of its files, in the cache.
+    def download(self, filename: str, revision: str | None, proof: Callable[[Path], object] | None = None) -> Path:
+        """One of its files, in the cache; `proof` as in `downloads.download`.
 
         Raises:
-            CorruptArtifactError: twice other bytes than those that the Hub announced, and not the same.
+            CorruptArtifactError: twice other bytes than those that the Hub announced.
             huggingface_hub.errors: as the client raises them.
         """
         with explained(*_UNUSED):
@@ -48,6 +49,7 @@ class Place:
                 cache_dir=self.cache_dir,
                 force_download=self.force_download,
                 local_files_only=self.local_files_only,
+                proof=proof,
             )
 
     def commit_of(self, config: Path) -> str:
@@ -64,7 +66,7 @@ class Place:
     def is_signed(self, commit: str) -> bool | None:
         """Whether a signature file is there; None if that is not known offline."""
         try:
-            self.download(SIGNATURE_FILE, commit)
+            self.download(SIGNATURE_FILE, commit, Path.exists)
         except RemoteEntryNotFoundError:
             return False
         except LocalEntryNotFoundError:

@@ -74,7 +74,7 @@ def model() -> Any:
 def fog() -> RobustWeightSignature:
     """A signature of `model`."""
     facts: dict[str, Any] = {"corruption": "fog", "severity": 5, "license": "mit", "layers": 2}
-    return RobustWeightSignature.extract(standard=model(), robust=perturbed(model(), 0.1, 1), **facts)
+    return RobustWeightSignature.extract(standard=model(), robust=perturbed(model(), 0.01, 1), **facts)
 
 
 # --- save

@@ -59,6 +59,6 @@ def test_a_card_that_is_listed_and_then_is_not_there(hub: Hub) -> None:
 def test_a_card_that_arrives_damaged_is_not_put_together_with_ours(hub: Hub) -> None:
     before = hub.head(REPO)
     hub.fault("resolve-cache.*README.md", change=lambda body: body[:-2] + b"!\n", method="GET", times=100)
-    with pytest.raises(Exception, match=r"README\.md: other bytes arrived than the Hub announced"):
+    with pytest.raises(Exception, match=r"README\.md: twice other bytes arrived than those"):
         fog().push_to_hub(REPO, token=hub.alice)
     assert hub.head(REPO) is before

@@ -167,7 +167,7 @@ def test_a_repository_that_is_gone(hub: Hub, hub_cache: Path, capsys: pytest.Cap
     shutil.rmtree(hub_cache)
     with pytest.raises(RepositoryNotFoundError) as caught:
         load(REPO, lock=LOCK)
-    assert f"rws.lock pins {REPO} at {commit}" in caught.value.__notes__[0]
+    assert f"rws.lock pins {REPO} at {commit}" in "; ".join(caught.value.__notes__)
     with pytest.raises(LocalEntryNotFoundError) as offline:
         load(REPO, lock=LOCK, local_files_only=True)
     assert offline.value.__notes__

@@ -51,7 +51,7 @@ def test_the_layers_of_a_vision_transformer():
     standard = tiny_vit()
     signature = extract(standard, perturbed(standard, 0.01, 1), layers=2)
     assert units(signature) == [("embed", True), ("blocks.0", True), ("blocks.1", False), ("norm", False)]
-    assert signature.names[:4] == ("cls_token", "patch_embed.proj.bias", "patch_embed.proj.weight", "pos_embed")
+    assert {"cls_token", "patch_embed.proj.bias", "patch_embed.proj.weight", "pos_embed"} <= set(signature.names)
 
 
 @pytest.mark.parametrize(

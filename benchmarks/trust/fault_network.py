@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub.constants
 from fault_cases import NEW, OLD, SAID, Case, command, files, last, small_signature
 from fault_points import forked, fresh, temporary
-from fault_server import FAULTS, REPO, Remote
+from fault_server import FAULTS, REPO, THEIRS, Remote
 from fault_told import Row, Told
 
 from rws_hub import RobustWeightSignature
@@ -74,8 +74,10 @@ class Operations:
 
     def _published(self, revision: str, before: dict[str, bytes], root: Path) -> str:
         found = self._remote.ask("files", revision)
-        if found == before:
-            return str(OLD)
+        if revision == "main" and self._remote.ask("wrote") and THEIRS.strip() not in found["README.md"]:
+            return "what a second person wrote is lost"
+        if found == before or (found and all(found[n] == before.get(n) for n in self._artifact)):
+            return str(OLD) if not before or SAID.encode() in found["README.md"] else "the old card is changed"
         if any(found.get(n) != data for n, data in self._artifact.items()):
             return f"the repository holds {sorted(found)}"
         return str(NEW) if SAID.encode() in found["README.md"] or not before else "what a person wrote is lost"
@@ -152,7 +154,7 @@ def _one(case: Case, remote: Remote, root: Path, arm: Callable[[int], object]) -
     again, now = forked(lambda: (_ended(case, root)[0], case.state(root)))
     if now != NEW or (again != "done" and not (case.refuses and state == NEW)):
         wrong.append(f"next run: {again}, {now}")
-    if remote.ask("commits") - started > 2:
+    if remote.ask("commits") - started > 2 + remote.ask("wrote"):
         wrong.append(f"{remote.ask('commits') - started} commits")
     if left := [n for n in temporary(root) if told != "killed" or "incomplete" not in n]:
         wrong.append(f"left after the next run: {left}")
@@ -177,7 +179,7 @@ def disturb(case: Case, remote: Remote, root: Path, chosen: str) -> list[Row]:
         if label in LASTING:
             arms[f"{label}, from there on"] = armed(label, ALWAYS)
     if case.name.startswith("push, over"):
-        arms["somebody else commits in between"] = lambda k, pid: remote.ask("come", k, 3)
+        arms["somebody else commits in between"] = lambda k, pid: remote.ask("come", k)
     rows = []
     for label, arm in arms.items():
         if chosen not in label:

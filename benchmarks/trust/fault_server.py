@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from hub import Hub, start
 
 REPO = "alice/resnet-fog"
+THEIRS = b"\nA second person wrote this.\n"
 _SLOW = 0.3
 
 
@@ -67,7 +68,8 @@ def _serve(pipe: Connection, folder: Path) -> None:
         "put": lambda repo, files: hub.put(repo, files).oid,
         "fault": lambda label, skip, times: bool(hub.fault("", skip=skip, times=times, **FAULTS[label])),
         "kill": lambda pid, skip: bool(hub.fault("", skip=skip, before=lambda: os.kill(pid, signal.SIGKILL))),
-        "come": lambda skip, seed: bool(hub.fault("", skip=skip, before=lambda: _other(hub, seed))),
+        "come": lambda skip: bool(hub.fault("", skip=skip, before=lambda: _other(hub))),
+        "wrote": lambda: _wrote(hub),
         "heal": lambda: hub._faults.clear(),
         "requests": lambda: [str(r) for r in hub.log],
         "forget": hub.log.clear,
@@ -94,13 +96,15 @@ def _files(hub: Hub, revision: str) -> dict[str, bytes]:
     return {n: hub.read(REPO, n, revision) for n in found if n != ".gitattributes"}
 
 
-def _other(hub: Hub, seed: int) -> None:
-    """Somebody else's commit of another signature, in the middle of ours."""
-    from forge import small_signature
+def _other(hub: Hub) -> None:
+    """Somebody else's commit in the middle of ours: a sentence more in the card."""
+    hub.put(REPO, {"README.md": hub.read(REPO, "README.md") + THEIRS})
 
-    signature = small_signature(seed=seed)
-    config = signature.config.to_text().encode()
-    hub.put(REPO, {"config.json": config, "rws.safetensors": signature.payload, "README.md": b"# Theirs\n"})
+
+def _wrote(hub: Hub) -> bool:
+    """Whether that happened."""
+    commits = hub.repo(REPO).commits.values() if hub.store.find(REPO) else ()
+    return any(THEIRS in hub.store.content(c.files["README.md"]) for c in commits if "README.md" in c.files)
 
 
 def served(folder: Path) -> Remote:

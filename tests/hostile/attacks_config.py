@@ -478,7 +478,7 @@ def _short(name: str, origin: Origin) -> Iterator[Attack]:
         "an encoding of its own": ([{**group, "encoding": "pickle"}], "encoding: expected one of"),
         "codes of an old format": (
             [{**group, "encoding": "codes", "granularity": "row"}],
-            "has codes, but the codec is entropy",
+            f"has codes, but the codec is {origin.config.codec.scheme}",
         ),
         "rows without codes": ([{**group, "granularity": "row"}], "granularity goes with encoding 'codes' only"),
         "a list for an operation": ([{**group, "op": ["add"]}], "op: expected one of"),
@@ -496,7 +496,7 @@ def _short(name: str, origin: Origin) -> Iterator[Attack]:
         ("escapes", 2**40, "cannot stand for"),
         ("escapes", 2**62, "cannot stand for"),
     ]
-    for key, value, message in codec:
+    for key, value, message in codec if origin.config.codec.scheme == "entropy" else []:
         claims = f"codec.{key} {value}" if isinstance(value, int) and value >= 2**40 else ""
         text = sealed(put(data, f"codec.{key}", value))
         yield refused(
