@@ -91,7 +91,7 @@ def test_a_found_table_patches_the_twin(tmp_path):
     file = tmp_path / "swin_v2.map"
     file.write_text(found.text)
     signature = RobustWeightSignature.extract(
-        standard=a, robust=perturbed(a, 0.02, 1), corruption="fog", license="mit", layers=["layers.0.*"], table=file
+        standard=a, robust=perturbed(a, 0.01, 1), corruption="fog", license="mit", layers=["layers.0.*"], table=file
     )
     clean = bits(b)
     with patch(b, signature, verify="architecture"):
