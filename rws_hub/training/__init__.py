@@ -74,9 +74,7 @@ def train(
     from rws_hub.training.stream import split_off, whole
 
     try:
-        from accelerate import PartialState
-
-        from rws_hub.training.loop import run
+        from rws_hub.training.loop import begin, run
     except ModuleNotFoundError as error:
         if error.name != "accelerate":
             raise
@@ -110,7 +108,8 @@ def train(
     else:
         parts = (whole(data), whole(validation))
     job = Job(*parts, preprocessing, settings, label, data.classes)
-    with _alone(out) as main:
+    accelerator = begin()
+    with _alone(out, accelerator.is_main_process) as main:
         if (finished := _finished(out, job, model)) is not None:
             if main:
                 clear(out)
@@ -119,16 +118,14 @@ def train(
         if main:
             export(model, out, classes=data.classes, preprocessing=preprocessing, config=config)
             finish(out, record)
-        PartialState().wait_for_everyone()
+        accelerator.wait_for_everyone()
     return record
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[bool]:
+def _alone(out: Path, main: bool) -> Iterator[bool]:
     """Whether this is the main process of the training, which keeps every other training out of its folder."""
-    from accelerate import PartialState
-
-    if not PartialState().is_main_process:
+    if not main:
         yield False
         return
     with ExitStack() as until:

@@ -35,6 +35,13 @@ _EVAL_BATCH = 250
 _NORM_IMAGES = 4096
 
 
+def begin() -> Accelerator:
+    """Accelerate, set up as it was launched: whoever asks it for anything asks here, since the first to ask decides."""
+    # What `accelerate config` says about precision and accumulation is not ours: the settings decide.
+    once = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(mixed_precision="no", gradient_accumulation_plugin=once)
+
+
 def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) -> TrainRecord:
     """Train `model` in place and leave its best weights in it; begin, or go on where `out` says it stopped.
 
@@ -52,9 +59,7 @@ def run(job: Job, model: nn.Module, out: Path, *, workers: int, progress: bool) 
         TrainingError: too few images, or `out` holds another training.
     """
     settings = job.settings
-    # What `accelerate config` says about precision and accumulation is not ours: the settings decide.
-    once = GradientAccumulationPlugin(num_steps=1)
-    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=once)
+    accelerator = begin()
     micro = _micro_batch(settings.batch_size, accelerator.num_processes)
     steps = len(job.training) // settings.batch_size
     if not steps:
