@@ -121,7 +121,6 @@ def main(folder: Path) -> None:
     for make in (
         fault_cases.save_new,
         fault_cases.save_over,
-        fault_cases.card,
         partial(fault_cases.apply, sharded=False),
     ):
         scratch = folder / str(len(told))
