@@ -18,7 +18,7 @@ def test_the_old_state_or_the_new_and_the_next_run_succeeds(tmp_path: Path) -> N
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
-    assert set(told) == {"save, new folder", "save, over another", "card", "apply, file"}
+    assert set(told) == {"save, new folder", "save, over another", "apply, file"}
     for operation, faults in told.items():
         assert len(faults) == 4
         for fault, (points, wrong) in faults.items():
