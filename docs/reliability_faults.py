@@ -92,5 +92,8 @@ def _failures(rows: Iterable[Row]) -> list[str]:
     if not bad:
         return ["Nothing failed.", ""]
     lines = ["What failed:", ""]
-    lines += [f"- {row['operation']}, {row['fault']}, at {row['failures'][0].splitlines()[0]}" for row in bad]
+    for row in bad:
+        left = all(".incomplete" in f for f in row["failures"])
+        what = "the Hub client's own `*.incomplete` stayed in its cache" if left else row["failures"][0].splitlines()[0]
+        lines.append(f"- {row['operation']}, {row['fault']}: {row['points'] - row['survived']} points, {what}")
     return [*lines, ""]
