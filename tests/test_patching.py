@@ -240,7 +240,7 @@ def test_an_overflow_is_refused_and_nothing_changes(fog):
     with pytest.raises(
         PatchStateError, match=r"overflows torch.float64 \(or torch.float32, in which changes are summed\)"
     ):
-        patch(model.double(), fog, alpha=1e300)
+        patch(model.double(), fog, alpha=1e300, max_relative_norm=math.inf)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
