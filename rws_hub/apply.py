@@ -80,7 +80,7 @@ def apply_to_checkpoint(
             shape = layout[binding.model]
             deltas.setdefault(binding.model, []).append(Delta(binding.model, shape, signature, binding.pieces, alpha))
     with _explained(f"{out}: cannot be written"), scratch_folder(out.parent, out.name) as scratch:
-        for file in tqdm(files, desc="patching", unit="file", disable=not progress, leave=False):
+        for file in tqdm(files, desc="patching", unit="file", disable=None if progress else True, leave=False):
             with (scratch / file.name).open("xb") as target:
                 target.writelines(_patched(file, entries[file], deltas))
                 target.flush()

@@ -1,7 +1,7 @@
 """How far a patch would move a model: the norm of what is added, in terms of the weights that it is added to.
 
 The norm of a delta is counted from what is stored, never taken from what a config says of it. That of the weights is
-estimated from some of them: it is the user's model, which has no reason to deceive anybody.
+estimated from some of them where that is far from any limit, and else counted too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from rws_hub.deltas import Delta
 from rws_hub.plan import Change
 
 # So many elements, in so many runs, stand for a tensor that has more of them.
-SAMPLE, RUNS = 2**13, 8
+_SAMPLE, _RUNS = 2**13, 128
+# An estimate is trusted up to this share of a limit: filters and channels may be pruned, or scaled by themselves.
+TRUSTED = 0.5
 
 # The squared norm of what a tensor of a model is measured against, by its name.
 Square = Callable[[str], float]
@@ -24,16 +26,21 @@ Square = Callable[[str], float]
 
 def square_of(values: torch.Tensor) -> torch.Tensor:
     """||values||^2, estimated from some of them if they are many; one number, where the values are."""
-    count, share = values.numel(), 1.0
-    if count > SAMPLE:
-        flat = values.reshape(-1)
-        values, share = (
-            flat.as_strided((RUNS, SAMPLE // RUNS), (count // RUNS, 1), flat.storage_offset()),
-            count / SAMPLE,
-        )
+    count, length = values.numel(), _SAMPLE // _RUNS
+    if count <= _SAMPLE:
+        return exact_square_of(values)
+    flat = values.reshape(-1)
+    # Odd, so that runs begin at other places of one filter after the other.
+    stride = ((count - length) // (_RUNS - 1) - 1) | 1
+    some = flat.as_strided((_RUNS, length), (stride, 1), flat.storage_offset())
+    return exact_square_of(some).mul(count / _SAMPLE)
+
+
+def exact_square_of(values: torch.Tensor) -> torch.Tensor:
+    """||values||^2; one number, where the values are."""
     wide = torch.float64 if values.dtype == torch.float64 else torch.float32
     norm: torch.Tensor = torch.linalg.vector_norm(values, dtype=wide)
-    return norm.square().mul(share)
+    return norm.square()
 
 
 def changes(touched: Mapping[str, Sequence[Delta]], square: Square) -> tuple[tuple[Change, ...], float | None]:
@@ -90,14 +97,15 @@ def excess(found: Sequence[Change], touched: Mapping[str, Sequence[Delta]], limi
     if not share:
         most = "no strength is within it"
     elif len(on) == 1:
-        most = f"the largest within it is alpha {_floor(abs(next(iter(on.values())).alpha) * share):g}"
+        alpha = next(iter(on.values())).alpha
+        most = f"the largest within it is alpha {math.copysign(_floor(abs(alpha) * share), alpha):g}"
     else:
         most = f"within it are all strengths times {_floor(share):g}"
     kind = "the logarithm of its standard deviations by" if worst.factor is not None else "it by"
     times = "" if worst.factor is not None else " times its norm"
     return (
         f"{', '.join(worst.names)}: {strengths} would change {kind} {worst.relative_norm:.3g}{times}, and "
-        f"max_relative_norm is {limit:g} (docs/RELIABILITY.md); {most}. To insist, pass "
+        f"max_relative_norm is {limit:g} (docs/RELIABILITY.md); {most}. To insist, patch with "
         f"max_relative_norm={_ceil(worst.relative_norm):g} (--max-relative-norm)."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     plan = dataclasses.replace(plan, target=found.label)
     if arguments.json:
-        json.dump({"revision": found.commit, **plan_json(plan)}, sys.stdout, indent=2)
+        alpha = signature.config.recommended_alpha if arguments.alpha is None else arguments.alpha
+        asked = {"alpha": alpha, "verify": arguments.verify, "max_relative_norm": arguments.max_relative_norm}
+        json.dump(_finite({"revision": found.commit, **asked, **plan_json(plan)}), sys.stdout, indent=2)
         print()
     else:
         print(show.printable(plan.explain()))
@@ -55,7 +58,7 @@ def plan_json(plan: PatchPlan) -> dict[str, Any]:
     return {
         "target": plan.target,
         "ok": plan.ok,
-        "refused": plan.refused,
+        "refused": next((s.refused for s in plan.signatures if s.refused), plan.refused),
         "relative_norm": plan.relative_norm,
         "changes": [dataclasses.asdict(c) for c in plan.changes],
         "signatures": [
@@ -67,6 +70,7 @@ def plan_json(plan: PatchPlan) -> dict[str, Any]:
                 "prefix": s.prefix,
                 "touched": s.touched,
                 "similarity": s.similarity,
+                "compared": s.compared,
                 "same_base": s.same_base,
                 "diagnosis": s.diagnosis,
                 "refused": s.refused,
@@ -76,6 +80,15 @@ def plan_json(plan: PatchPlan) -> dict[str, Any]:
             for s in plan.signatures
         ],
     }
+
+
+def _finite(data: Any) -> Any:
+    """JSON has no infinity: null."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def not_fitting(plan: PatchPlan) -> IncompatibleModelError:

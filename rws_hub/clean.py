@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 
 from rws_hub import deltas, shards
-from rws_hub.anchors import Home, anchor_of, target_of, tensor_of
-from rws_hub.bounds import square_of
+from rws_hub.anchors import Anchor, Home, anchor_of, target_of, tensor_of
+from rws_hub.bounds import exact_square_of, square_of
 from rws_hub.codec import is_wide
 from rws_hub.deltas import Scratch, moving
 from rws_hub.storage import extent
@@ -64,25 +64,33 @@ def layer_of(home: Home) -> list[Home]:
     return [(module, n) for n, t in own.items() if t is not None and _readable(t)]
 
 
-def sizes(homes: Iterable[Home]) -> dict[Home, float]:
-    """The squared norms of clean values, estimated; of a running variance, a square already, the sum."""
+def sizes(homes: Iterable[Home], *, exact: bool = False) -> dict[Home, float]:
+    """The squared norms of clean values, estimated or `exact`; of a running variance, a square already, the sum."""
     found: dict[Home, float] = {}
     fresh: dict[torch.device, list[Home]] = {}
     for home in dict.fromkeys(homes):
         if (anchor := anchor_of(*home)) is not None:
-            found[home] = anchor.square
+            found[home] = _restored(home, anchor) if exact else anchor.square
         else:
             fresh.setdefault(tensor_of(*home).device, []).append(home)
     for of_device in fresh.values():
-        found |= zip(of_device, _measured(of_device), strict=True)
+        found |= zip(of_device, _measured(of_device, exact_square_of if exact else square_of), strict=True)
     return found
 
 
-def _measured(homes: Collection[Home]) -> list[float]:
+def _restored(home: Home, anchor: Anchor) -> float:
+    live = tensor_of(*home)
+    if home[1] == "running_var":
+        return anchor.square
+    clean = clean_values(target_of(home[1], live, anchor, anchor))
+    return shards.summed([live], [float(exact_square_of(clean))])[0]
+
+
+def _measured(homes: Collection[Home], square: Callable[[torch.Tensor], torch.Tensor]) -> list[float]:
     live = [tensor_of(*home) for home in homes]
     with torch.no_grad():
         squares = [
-            (part.sum() if name == "running_var" else square_of(part)).float()
+            (part.sum() if name == "running_var" else square(part)).float()
             for part, (_, name) in ((shards.part_of(t).values, home) for t, home in zip(live, homes, strict=True))
         ]
         return shards.summed(live, torch.stack(squares).tolist())

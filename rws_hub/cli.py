@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         commands.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed, as for a daemon
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

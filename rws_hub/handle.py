@@ -111,7 +111,8 @@ class Patch:
             wanted = {name: strength(alpha, name) for name, alpha in alphas.items()}
             rescaled = {name: replace(self._entries[name], alpha=alpha) for name, alpha in wanted.items()}
             on = [d for entry in rescaled.values() for d in self._deltas(entry)]
-            judge_strengths(self._planned, on, self._terms).require()
+            if any(abs(entry.alpha) > abs(self._entries[name].alpha) for name, entry in rescaled.items()):
+                judge_strengths(self._planned, on, self._terms).require()
             commit(on, [])
             self._remember((), rescaled)
 

@@ -93,7 +93,7 @@ def plan_patch(
         on += places(signature, strength_, planned, owners)
     # Processes would have to ask together.
     asked = not any(shards.is_sharded(t) for t in live_tensors(model).values())
-    return _judged(plan, signatures, Live(on, []), terms, kin=asked, digest=asked)
+    return _judged(plan, signatures, Live(on, []), terms, kin=asked, digest=asked, exact=asked)
 
 
 def judge_change(
@@ -139,7 +139,9 @@ def judge_weights(
     """The same of a checkpoint or a state dict."""
     if any(s.rejected for s in plan.signatures):
         return plan
-    return _judged(plan, signatures, Stored(weights, plan, signatures, alphas), terms, kin=True, digest=True)
+    return _judged(
+        plan, signatures, Stored(weights, plan, signatures, alphas), terms, kin=True, digest=True, exact=True
+    )
 
 
 def strengths(signatures: Sequence[RobustWeightSignature], alpha: float | Sequence[float] | None) -> tuple[float, ...]:
@@ -165,6 +167,7 @@ def _judged(
     *,
     kin: bool,
     digest: bool,
+    exact: bool = False,
 ) -> PatchPlan:
     judged = plan.signatures
     if signatures:
@@ -172,7 +175,11 @@ def _judged(
             _with_kinship(p, s, model, terms, kin=kin, digest=digest)
             for p, s in zip(plan.signatures, signatures, strict=True)
         )
-    changes, whole = bounds.changes(model.touched, model.square)
+    changes, whole = bounds.changes(model.touched, partial(model.square, exact=exact))
+    near = [c for c in changes if c.relative_norm > bounds.TRUSTED * terms.max_relative_norm]
+    if near and not exact:
+        close = {name for change in near for name in change.names}
+        changes, whole = bounds.changes(model.touched, lambda n: model.square(n, exact=n in close))
     why = bounds.excess(changes, model.touched, terms.max_relative_norm)
     return dataclasses.replace(plan, signatures=judged, changes=changes, relative_norm=whole, refused=why)
 
@@ -227,7 +234,7 @@ def _with_kinship(
         why = (
             f"it is a stranger to the model that the signature was made from: the estimated similarity is "
             f"{similarity:.2f}, and kin have at least {KIN_SIMILARITY:g}. It fits by names and shapes, but was not "
-            "grown from the same weights, and gains nothing or loses (docs/RELIABILITY.md). To insist, pass "
+            "grown from the same weights, and usually gains little or loses (docs/RELIABILITY.md). To insist, pass "
             'verify="architecture" (--verify architecture).'
         )
     return dataclasses.replace(judged, refused=why)

@@ -208,7 +208,7 @@ class PatchPlan:
         ]
         if self.relative_norm is not None:
             rows.append(("all kernels and matrices", f"{self.relative_norm:.3g}", "-"))
-        lines = ["", *table(("Changes most", "Relative norm", "Recorded"), rows)] if rows else []
+        lines = ["", *table(("Changes most", "Relative norm", "On its source"), rows)] if rows else []
         if factors:
             factor, names = max(factors)
             lines.append(f"running variances change by a factor of up to {factor:.3g} ({names[0]})")

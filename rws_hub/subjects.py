@@ -17,6 +17,9 @@ from rws_hub.plan import PatchPlan
 from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import Weights
 
+# Elements of a file that are read at a time.
+_BLOCK = 2**20
+
 
 class Live:
     """Tensors of a live model.
@@ -54,9 +57,10 @@ class Live:
         found = self._kept[1]
         return found[start:stop] if found.ndim else found
 
-    def square(self, name: str) -> float:
-        """The squared norm of what a tensor is measured against (`bounds.changes`)."""
-        return sum(self.sizes[home] for home in self._layers[name])
+    def square(self, name: str, *, exact: bool = False) -> float:
+        """The squared norm of what a tensor is measured against (`bounds.changes`), estimated or `exact`."""
+        found = clean.sizes(self._layers[name], exact=True) if exact else self.sizes
+        return sum(found[home] for home in self._layers[name])
 
     def summed(self, found: Agreement) -> Agreement:
         """Over all processes."""
@@ -87,8 +91,8 @@ class Stored:
                 delta = Delta(b.model, weights.layout[b.model], signature, b.pieces, alpha)
                 self.touched.setdefault(b.model, []).append(delta)
 
-    def square(self, name: str) -> float:
-        """The squared norm of what a tensor is measured against (`bounds.changes`)."""
+    def square(self, name: str, *, exact: bool = True) -> float:
+        """The squared norm of what a tensor is measured against (`bounds.changes`); of a file always exact."""
         layer = [name]
         if not is_wide(self.layout[name]):
             layer = [n for n in self.layout if path_of(n) == path_of(name)]
@@ -99,11 +103,9 @@ class Stored:
         if name.endswith("running_var"):
             return float(self._weights.rows(name, 0, shape[0]).sum())
         rows = shape[0] if shape else 1
-        step = max(1, bounds.SAMPLE // max(1, math.prod(shape[1:])) // bounds.RUNS)
-        starts = range(0, rows, max(step, -(-rows // bounds.RUNS)))
-        read = [self._weights.rows(name, at, min(rows, at + step)) for at in starts]
-        count = sum(r.numel() for r in read)
-        return sum(float(bounds.square_of(r)) for r in read) * math.prod(shape) / count
+        step = max(1, _BLOCK // max(1, math.prod(shape[1:])))
+        blocks = (self._weights.rows(name, at, min(rows, at + step)) for at in range(0, rows, step))
+        return sum(float(bounds.exact_square_of(block)) for block in blocks)
 
     def summed(self, found: Agreement) -> Agreement:
         """All of it is here."""
