@@ -164,9 +164,10 @@ def pull(
         # Of a mirror that names files by something else: what is not vouched for by digests is taken as it comes.
         proof = None if is_whole(found.folder / CONFIG_FILE) else Path.exists
         paths = {n: place.download(n, commit, proof) for n in names}
-    files = {**beside.read_beside(paths, config, place.label), PAYLOAD_FILE: bytes(payload)}
+    files = {**beside.read_beside(paths), PAYLOAD_FILE: bytes(payload)}
     for manifest in found.manifests:
         manifest.require_all(place.label, files)
+    beside.require_beside(files, config, place.label)
     return commit, files
 
 

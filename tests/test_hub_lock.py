@@ -223,6 +223,18 @@ def test_nothing_is_parsed_before_it_was_compared(
     assert parsed == []
 
 
+def test_results_are_not_parsed_before_they_were_compared(hub: Hub) -> None:
+    hub.put(REPO, files() | {"results.json": measured(fog()).to_text().encode()})
+    rws("lock", REPO)
+    data = json.loads(LOCK.read_text())
+    data["signatures"][0]["sha256"]["results.json"] = "00" * 32
+    LOCK.write_text(json.dumps(data))
+    with pytest.MonkeyPatch.context() as watched:
+        watched.setattr("rws_hub.beside.parse_results", lambda *a: pytest.fail("parsed"))
+        with pytest.raises(VerificationError, match=r"results\.json differs"):
+            pull(REPO, lock=LOCK)
+
+
 def test_a_repository_that_is_gone(hub: Hub, hub_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commit = hub.put(REPO, files()).oid
     rws("lock", REPO)
