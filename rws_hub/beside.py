@@ -82,19 +82,26 @@ def read_figures(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def read_beside(paths: Mapping[str, Path], config: SignatureConfig, where: str) -> dict[str, bytes]:
-    """Every file but the payload, by its path in the artifact: results are of this signature, figures are pictures.
+def read_beside(paths: Mapping[str, Path]) -> dict[str, bytes]:
+    """Every file but the payload, by its path in the artifact, as it is.
+
+    Raises:
+        CorruptArtifactError: one with more bytes than it can have to say.
+    """
+    return {n: read_file(p, limit_of(n)) or b"" for n, p in paths.items() if n != PAYLOAD_FILE}
+
+
+def require_beside(files: Mapping[str, bytes], config: SignatureConfig, where: str) -> None:
+    """Refuse results that are not of this signature, and figures that are no pictures.
 
     Raises:
         CorruptArtifactError: one that does not hold.
     """
-    files = {n: read_file(p, limit_of(n)) or b"" for n, p in paths.items() if n != PAYLOAD_FILE}
     for name, data in files.items():
         if name == RESULTS_FILE:
             parse_results(data, f"{where}/{name}").require_for(config)
         elif name.startswith(f"{FIGURES}/"):
             require_picture(f"{where}/{name}", data)
-    return files
 
 
 def require_picture(where: str, data: bytes) -> None:

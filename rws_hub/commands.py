@@ -41,15 +41,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from rws_hub import artifact, show
+    from rws_hub import show
 
-    folder, manifests, signed = hub_commands.find(arguments)
-    config = artifact.read_verified(folder, manifests)
+    held = hub_commands.hold(arguments)
     if arguments.json:
-        verified = None if arguments.public_key is None else str(arguments.public_key)
-        _print_json(show.summary(config) | {"signed": signed, "verified": verified})
+        verified, lock = (None if p is None else str(p) for p in (arguments.public_key, arguments.lock))
+        facts = {"signed": held.signed, "verified": verified, "pinned": lock, "compared": show.compared(held.every)}
+        _print_json(show.summary(held.config) | facts)
     else:
-        show.print_info(config, show.signed_by(signed, arguments.public_key))
+        pinned = None if arguments.lock is None else f"by {arguments.lock}: {show.compared(held.every)}"
+        show.print_info(held.config, show.signed_by(held.signed, arguments.public_key, held.every), pinned)
 
 
 def _extract(arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any
 
 from rws_hub import compact, jsonio
+from rws_hub._version import __version__
 from rws_hub.compact import MAX_AXES, MAX_DIMENSION, MAX_NAMES
 from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
 from rws_hub.names import table_of
@@ -35,6 +36,7 @@ MAX_READINGS = 2**22
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_RELEASE = re.compile(r"[0-9]+(\.[0-9]+)*")
 _TENSOR_NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -113,9 +115,19 @@ def is_tensor_name(text: str) -> bool:
 def _advice(data: Mapping[str, Any]) -> str:
     """What to install, from a config that is not verified: only a plain word is repeated from it."""
     version = data.get("rws_hub_version")
-    if isinstance(version, str) and _WORD.fullmatch(version) and len(version) <= 40:
+    plain = isinstance(version, str) and len(version) <= 40 and _WORD.fullmatch(version)
+    if plain and _release(str(version)) > _release(__version__):  # what wrote a newer format is newer
         return f"It was written by rws-hub {version}: pip install -U 'rws-hub>={version}'"
     return "Install a newer one: pip install -U rws-hub"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with, without zeros at the end: (0, 1) of 0.1.0rc2."""
+    found = _RELEASE.match(version)
+    numbers = [int(n) for n in found[0].split(".")] if found else []
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def check_labels(license: str, corruption: Corruption, repo_id: str | None, revision: str | None) -> None:

@@ -75,7 +75,13 @@ class Contents:
 
         Raises:
             SigningError: the key cannot sign, or the library for it is missing.
+            TypeError: True or False instead of a key.
         """
+        if isinstance(private_key, bool):
+            raise TypeError(
+                f"sign={private_key!r}: expected the file of a private key. To save without a signature, delete "
+                f"{SIGNATURE_FILE}; sign=False is for push_to_hub"
+            )
         name = self.config.corruption.name
         return replace(self, signature=signing.sign(self._generated(), private_key, name))
 

@@ -28,6 +28,7 @@ except ModuleNotFoundError:
 _OURS = re.compile(r"\..{1,100}\.rws-[a-z0-9_]{8}")
 # How long another process may take to find out that it must not remove a scratch folder.
 _SWEEPING = 10.0
+_MEANWHILE = "somebody else made it meanwhile"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -126,8 +127,7 @@ def place(file: Path, target: Path) -> None:
             if not os.path.lexists(target):
                 file.rename(target)
                 return
-    note = "somebody else made it meanwhile"
-    raise FileExistsError(errno.EEXIST, note, str(target))
+    raise FileExistsError(errno.EEXIST, _MEANWHILE, str(target))
 
 
 def reason(error: OSError) -> str:
@@ -151,7 +151,8 @@ def _explained(target: Path) -> Iterator[None]:
         named = Path(str(error.filename or ""))
         if error.filename is None or any(map(is_scratch, (named, *named.parents))):
             error.filename, error.filename2 = str(target), None  # a full disk does not say where
-        error.add_note(f"{target} is as it was: {reason(error)}")
+        state = "is as they made it" if error.strerror == _MEANWHILE else "is as it was"
+        error.add_note(f"{target} {state}: {reason(error)}")
         raise
 
 

@@ -108,7 +108,7 @@ def explained(state: str, again: str) -> Iterator[None]:
         if not getattr(error, "__notes__", ()):
             if isinstance(error, OSError) and error.filename is not None:  # the disk that the cache is on
                 error.add_note(f"{state}; {reason(error)}")
-            elif is_passing(error):
+            elif is_passing(error) or isinstance(error, OfflineModeIsEnabled):
                 error.add_note(f"{state}; {again}")
             elif isinstance(error, HfHubHTTPError):
                 error.add_note(f"{state}; see whether the name, the revision and the token are right")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -33,6 +33,8 @@ from rws_hub.pending import current
 from rws_hub.places import Place, api_of
 from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE
 
+# What git allows no branch to be called (git check-ref-format).
+_NO_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|^[./-]|[./]$|\.lock(/|$)|^@?$")
 _HEX40 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -88,8 +90,13 @@ def locate(
 
 def _fetch(place: Place, revision: str | None, manifests: tuple[Manifest, ...], public_key: str | Path | None) -> Found:
     """Config and payload of one commit; nothing of them is decoded before what vouches for them was compared."""
+
+    def proof(config: Path) -> None:
+        if public_key is None:  # otherwise nothing is to be read of it yet; the signature is asked below
+            artifact.read_config(config.parent, manifests, place.label)
+
     try:
-        file = place.download(CONFIG_FILE, revision, lambda path: artifact.read_config(path.parent))
+        file = place.download(CONFIG_FILE, revision, proof)
     except RemoteEntryNotFoundError as error:
         raise NotASignatureError(
             f"{place.label} has no {CONFIG_FILE}, so it is not a robust weight signature; see whether the name, the "
@@ -157,9 +164,10 @@ def pull(
         # Of a mirror that names files by something else: what is not vouched for by digests is taken as it comes.
         proof = None if is_whole(found.folder / CONFIG_FILE) else Path.exists
         paths = {n: place.download(n, commit, proof) for n in names}
-    files = {**beside.read_beside(paths, config, place.label), PAYLOAD_FILE: bytes(payload)}
+    files = {**beside.read_beside(paths), PAYLOAD_FILE: bytes(payload)}
     for manifest in found.manifests:
         manifest.require_all(place.label, files)
+    beside.require_beside(files, config, place.label)
     return commit, files
 
 
@@ -201,11 +209,14 @@ def push(
         raise ArtifactError("the commit message is empty")
     if revision is not None and _HEX40.fullmatch(revision):
         raise ArtifactError(f"revision={revision!r} is a commit; a push goes to a branch")
+    if revision is not None and _NO_BRANCH.search(revision):
+        raise ArtifactError(f"revision={revision!r} cannot be a branch; name one by letters, digits, -, _, . and /")
     # What cannot be, fails before any request.
     merging.require_covering(repo_id, contents.files(repo_id, *([] if local_card is None else [local_card])))
     api = api_of(token)
     may_branch = not create_pr and not (revision or "").startswith("refs/")
-    nothing = (f"nothing was published in {repo_id}", "push again in a moment")
+    again = "offline: unset HF_HUB_OFFLINE and push again" if constants.HF_HUB_OFFLINE else "push again in a moment"
+    nothing = (f"nothing was published in {repo_id}", again)
     with explained(*nothing):
         try:
             info, branch_exists = _base(api, repo_id, revision, may_branch)

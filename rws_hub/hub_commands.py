@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,9 @@ from rws_hub.errors import ArtifactError, CheckpointError
 from rws_hub.words import path, word
 
 if TYPE_CHECKING:
-    from rws_hub.hub import Found
     from rws_hub.lock import Pin
-    from rws_hub.manifest import Manifest
     from rws_hub.signature import RobustWeightSignature
+    from rws_hub.spec import SignatureConfig
 
 _LOCK = "rws.lock"
 _REFUSE = "refuse what this public key did not sign (docs/SIGNING.md)"
@@ -38,7 +38,9 @@ def declare_push(push: argparse.ArgumentParser) -> None:
     signed = push.add_mutually_exclusive_group()
     signed.add_argument("--sign", type=path, metavar="KEY", help="sign with this private key (docs/SIGNING.md)")
     signed.add_argument(
-        "--no-sign", action="store_true", help="publish without a signature what was published with one"
+        "--no-sign",
+        action="store_true",
+        help="delete the model.sig in the repository; a folder that has one is refused",
     )
 
 
@@ -82,17 +84,34 @@ def declare_trust(verb: argparse.ArgumentParser, *spellings: str) -> None:
     verb.add_argument("--public-key", *spellings, type=path, metavar="KEY", help=_REFUSE)
 
 
-def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], bool | None]:
-    """Where a signature's files are, what they have to be, and whether a signature file is there (None: not known)."""
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A signature's config, and what is known of who made it.
+
+    Attributes:
+        config: read and verified.
+        signed: whether a signature file is there (None: not known).
+        every: whether all files were compared with key and lock file, and not config and payload only; None: with
+            neither.
+    """
+
+    config: SignatureConfig
+    signed: bool | None
+    every: bool | None
+
+
+def hold(arguments: argparse.Namespace) -> Held:
+    """Find a signature, and hold every file of it that is here to the key and the lock file that were given."""
     from rws_hub import artifact
     from rws_hub.pending import current
     from rws_hub.spec import SIGNATURE_FILE
 
-    if arguments.public_key is None and arguments.lock is None:  # needs no client
+    asked = arguments.public_key is not None or arguments.lock is not None
+    if not asked:  # needs no client
         folder = artifact.local_folder(arguments.signature, arguments.revision, arguments.subfolder)
         if folder is not None:
-            return folder, (), current(folder, SIGNATURE_FILE).is_file()
-    from rws_hub import hub
+            return Held(artifact.read_verified(folder), current(folder, SIGNATURE_FILE).is_file(), None)
+    from rws_hub import hub, pinned
     from rws_hub.places import Place
 
     found = hub.locate(
@@ -103,8 +122,11 @@ def find(arguments: argparse.Namespace) -> tuple[Path, tuple[Manifest, ...], boo
         lock=arguments.lock,
     )
     if found.commit is None:
-        return found.folder, found.manifests, current(found.folder, SIGNATURE_FILE).is_file()
-    return found.folder, found.manifests, Place(arguments.signature, arguments.subfolder).is_signed(found.commit)
+        files = pinned.read_held(str(found.folder), found)
+        return Held(artifact.read_config(found.folder, found.manifests), SIGNATURE_FILE in files, True)
+    config = artifact.read_verified(found.folder, found.manifests)
+    signed = Place(arguments.signature, arguments.subfolder).is_signed(found.commit)
+    return Held(config, signed, False if asked else None)
 
 
 def load(arguments: argparse.Namespace) -> RobustWeightSignature:
@@ -176,47 +198,15 @@ def pull(arguments: argparse.Namespace) -> None:
 
 
 def _pull_pinned(arguments: argparse.Namespace) -> None:
-    from rws_hub import artifact, lock
+    from rws_hub import pinned
 
-    pins = lock.read_lock(arguments.lock).signatures
-    found = [(pin, *_pinned(pin, arguments)) for pin in pins]  # all of them, before any is written
     told = []
-    for pin, folder, files in found:
-        if files is not None:
-            artifact.write_files(folder, files)
-        state = "as pinned" if files is None else "written"
-        told.append({"source": pin.label, "revision": pin.revision, "folder": str(folder), "state": state})
+    for pulled in pinned.pull(arguments.lock, arguments.out or Path(), arguments.public_key):
+        pin, state = pulled.pin, "written" if pulled.written else "as pinned"
+        told.append({"source": pin.label, "revision": pin.revision, "folder": str(pulled.folder), "state": state})
     lines = [f"{t['folder']}: {t['source']}{_at(t['revision'])}, {t['state']}{_by(arguments)}" for t in told]
     facts = {"lock": str(arguments.lock), "signatures": told, "verified": _verified(arguments)}
     _tell(arguments, facts, "\n".join(lines) or f"{arguments.lock} pins nothing")
-
-
-def _pinned(pin: Pin, arguments: argparse.Namespace) -> tuple[Path, dict[str, bytes] | None]:
-    """Where a pinned signature belongs, and its files if they have yet to be written there."""
-    from rws_hub import artifact, hub, lock
-
-    if pin.repo is None:
-        folder = arguments.lock.parent / f"{pin.folder}"
-        found = hub.locate(folder, subfolder=pin.subfolder, public_key=arguments.public_key, lock=arguments.lock)
-        _read(str(found.folder), found)
-        return found.folder, None
-    _, files = hub.pull(pin.repo, subfolder=pin.subfolder, public_key=arguments.public_key, lock=arguments.lock)
-    folder = (arguments.out or Path()) / pin.label
-    if not folder.exists():
-        return folder, files
-    lock.pinned(pin, arguments.lock).require_all(str(folder), artifact.read_files(folder))
-    return folder, None
-
-
-def _read(where: str, found: Found) -> dict[str, bytes]:
-    """The files of a local folder, verified."""
-    from rws_hub import artifact
-
-    artifact.read_verified(found.folder, found.manifests)
-    files = artifact.read_files(found.folder)
-    for manifest in found.manifests:
-        manifest.require_all(where, files)
-    return files
 
 
 def lock(arguments: argparse.Namespace) -> None:
@@ -224,12 +214,12 @@ def lock(arguments: argparse.Namespace) -> None:
     from rws_hub import lock as locks
 
     file: Path = arguments.out
-    before = {p.place: p for p in locks.read_lock(file).signatures} if file.exists() else {}
+    if file.exists():
+        locks.read_lock(file)  # what is no lock file is refused before anything is fetched
     made = [_pin(source, arguments) for source in arguments.sources]
-    pins = before | {p.place: p for p in made}
     if len({p.place for p in made}) < len(made):
         raise ArtifactError("the same signature is named twice")
-    locks.write_lock(file, pins.values())
+    before = locks.add_pins(file, made)
     lines = []
     for pin in made:
         old = before.get(pin.place)
@@ -240,7 +230,7 @@ def lock(arguments: argparse.Namespace) -> None:
 
 
 def _pin(source: str, arguments: argparse.Namespace) -> Pin:
-    from rws_hub import artifact, hub, lock
+    from rws_hub import artifact, hub, lock, pinned
 
     named, at, revision = source.partition("@")
     if artifact.local_folder(source, None, arguments.subfolder) is None and at:
@@ -251,7 +241,7 @@ def _pin(source: str, arguments: argparse.Namespace) -> Pin:
         source, revision=revision or None, subfolder=arguments.subfolder, public_key=arguments.public_key
     )
     if found.commit is None:
-        return lock.pin_folder(Path(source), arguments.subfolder, arguments.out, _read(source, found))
+        return lock.pin_folder(Path(source), arguments.subfolder, arguments.out, pinned.read_held(source, found))
     commit, files = hub.pull(
         source, revision=found.commit, subfolder=arguments.subfolder, public_key=arguments.public_key
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rws_hub import artifact, jsonio
+from rws_hub import artifact, disk, jsonio
 from rws_hub.config import is_repo_id
 from rws_hub.errors import ArtifactError, CorruptArtifactError, FormatVersionError, VerificationError
 from rws_hub.manifest import Manifest
@@ -19,6 +19,8 @@ from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, Data
 LOCK_FILE = "rws.lock"
 LOCK_VERSION = 1
 MAX_LOCK_BYTES = 2**20
+# Seconds to wait for another process that writes the same lock file.
+_PATIENCE = 10.0
 _HEX40, _HEX64 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
@@ -115,6 +117,27 @@ def write_lock(file: Path, pins: Iterable[Pin]) -> None:
     artifact.write_files(file.parent, {file.name: text.encode()})
 
 
+def add_pins(file: Path, pins: Iterable[Pin]) -> dict[tuple[str, str], Pin]:
+    """Add pins to a lock file, or replace those of the same places; what others pinned meanwhile stays.
+
+    Returns:
+        The pins that were there before, by their places.
+
+    Raises:
+        ArtifactError: another process keeps the lock file's folder for itself.
+        FormatVersionError, CorruptArtifactError: as `read_lock`.
+    """
+    with disk.present(file.parent), disk.locked(file.parent, _PATIENCE) as alone:
+        if alone is False:
+            raise ArtifactError(
+                f"{file}: another process has been writing in its folder for {_PATIENCE:.0f} s, and nothing was "
+                "pinned; run it again when that is done"
+            )
+        before = {p.place: p for p in read_lock(file).signatures} if file.exists() else {}
+        write_lock(file, (before | {p.place: p for p in pins}).values())
+    return before
+
+
 def find_pin(file: Path, source: str | Path, revision: str | None, subfolder: str | None) -> Pin:
     """The pin of a Hub id, or of a local folder.
 
@@ -129,6 +152,9 @@ def find_pin(file: Path, source: str | Path, revision: str | None, subfolder: st
     if pin is None:
         known = ", ".join(p.label for p in pins) or "nothing"
         asked = f"{source}{'' if wanted is None else f' (subfolder {wanted})'}"
+        name, at, ref = str(source).partition("@")
+        if at and any(p.repo == name for p in pins):
+            raise VerificationError(f"{file} pins no {asked}: leave @{ref} out, the lock file says which revision")
         raise VerificationError(f"{file} pins no {asked}, only {known}. `rws lock` adds it.")
     if revision not in (None, pin.revision):
         raise VerificationError(

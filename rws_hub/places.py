@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
 from rws_hub import artifact
@@ -14,7 +14,8 @@ from rws_hub._version import __version__
 from rws_hub.downloads import LIBRARY, download, explained
 from rws_hub.spec import SIGNATURE_FILE
 
-_UNUSED = ("nothing of it is used", "run it again in a moment")
+_UNUSED = "nothing of it is used"
+_OFFLINE = "offline: fetch it once online, or pin the cached commit (revision=, lock=)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Place:
             CorruptArtifactError: twice other bytes than those that the Hub announced.
             huggingface_hub.errors: as the client raises them.
         """
-        with explained(*_UNUSED):
+        with explained(_UNUSED, self._again):
             return download(
                 self.repo_id,
                 self._prefix + filename,
@@ -58,7 +59,7 @@ class Place:
 
     def files(self, commit: str) -> list[str]:
         """What it holds of a signature, by the paths in it."""
-        with explained(*_UNUSED):
+        with explained(_UNUSED, self._again):
             names = api_of(self.token).list_repo_files(self.repo_id, revision=commit)
         found = [n.removeprefix(self._prefix) for n in names if n.startswith(self._prefix)]
         return [n for n in found if artifact.belongs(n)]
@@ -72,6 +73,10 @@ class Place:
         except LocalEntryNotFoundError:
             return None
         return True
+
+    @property
+    def _again(self) -> str:
+        return _OFFLINE if self.local_files_only or constants.HF_HUB_OFFLINE else "run it again in a moment"
 
     @property
     def _prefix(self) -> str:

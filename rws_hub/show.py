@@ -49,10 +49,15 @@ def summary(config: SignatureConfig) -> dict[str, Any]:
     }
 
 
-def signed_by(signed: bool | None, public_key: Path | None) -> str:
+def compared(every: bool | None) -> str | None:
+    """Which files were held to a key or a lock file, in a few words; None: there was neither."""
+    return None if every is None else "every file" if every else "config and payload"
+
+
+def signed_by(signed: bool | None, public_key: Path | None, every: bool | None = None) -> str:
     """Whether an artifact is signed, in a few words; a key is given where it has been verified with it."""
     if public_key is not None:
-        return f"verified with {public_key}"
+        return f"verified with {public_key}: {compared(every)}{' but the card' if every else ''}"
     words = {
         True: f"{SIGNATURE_FILE} is there; whose it is, --verify KEY finds out",
         False: "no",
@@ -61,7 +66,7 @@ def signed_by(signed: bool | None, public_key: Path | None) -> str:
     return words[signed]
 
 
-def print_info(config: SignatureConfig, signed: str | None = None) -> None:
+def print_info(config: SignatureConfig, signed: str | None = None, pinned: str | None = None) -> None:
     """Print the same as a table of two columns, wrapped at the width of the terminal."""
     facts = summary(config)
     severity = "" if facts["severity"] is None else f", severity {facts['severity']}"
@@ -83,6 +88,7 @@ def print_info(config: SignatureConfig, signed: str | None = None) -> None:
         ("license", facts["license"]),
         ("sha256", facts["sha256"]),
         *([] if signed is None else [("signed", signed)]),
+        *([] if pinned is None else [("pinned", pinned)]),
     ]
     width = max(40, shutil.get_terminal_size().columns)
     for name, value in rows:

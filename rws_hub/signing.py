@@ -39,6 +39,7 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
         from model_signing import hashing, signing
     except ImportError as error:
         raise _missing() from error
+    _require_file(private_key)
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except OSError:
@@ -73,6 +74,7 @@ def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
         from model_signing._signing import sign_ec_key, sign_sigstore_pb
     except ImportError as error:
         raise _missing() from error
+    _require_file(public_key)
     try:
         verifier = sign_ec_key.Verifier(Path(public_key))
     except OSError:
@@ -115,7 +117,15 @@ def _missing() -> SigningError:
     return SigningError("signing and verifying need the library model-signing: pip install 'rws-hub[sign]'")
 
 
+def _require_file(key: str | Path) -> None:
+    if Path(key).is_dir():
+        raise SigningError(f"{key}: is a folder; name the file in it that holds {_CURVES}")
+
+
 def _why_not(error: Exception, key: str | Path, kind: str) -> str:
     if isinstance(error, TypeError) and "encrypted" in str(error):
         return f"{key} is encrypted. Decrypt it on the way: --sign <(openssl pkey -in {key})"
+    if isinstance(error, AttributeError):  # the library looks for the curve of whatever key it is
+        found = "an RSA key" if type(error.obj).__name__.startswith("RSA") else "a key of another kind"
+        return f"{key}: it is {found}; expected {_CURVES} (docs/SIGNING.md)"
     return f"{key}: not the {kind} half of {_CURVES} ({str(error).partition('. ')[0]})"

@@ -6,7 +6,7 @@ import pytest
 from published import fog, measured, saved
 
 from rws_hub.artifact import read_card, read_results
-from rws_hub.beside import MAX_CARD_BYTES, read_beside, read_figures, read_file, read_results_file
+from rws_hub.beside import MAX_CARD_BYTES, read_beside, read_figures, read_file, read_results_file, require_beside
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.spec import CARD_FILE, PAYLOAD_FILE, RESULTS_FILE
 
@@ -52,12 +52,12 @@ def test_files_of_a_cache_are_links_and_are_read(tmp_path: Path) -> None:
         (tmp_path / str(i)).write_bytes(data)
         paths[name] = tmp_path / f"link{i}"
         paths[name].symlink_to(tmp_path / str(i))
-    assert read_beside({**paths, PAYLOAD_FILE: tmp_path / "none"}, fog().config, "alice/fog") == blobs
+    assert read_beside({**paths, PAYLOAD_FILE: tmp_path / "none"}) == blobs
+    require_beside(blobs, fog().config, "alice/fog")
     with pytest.raises(CorruptArtifactError, match="these numbers are of another signature"):
-        read_beside(paths, fog(2).config, "alice/fog")
-    (tmp_path / "1").write_bytes(b"<svg/>")
+        require_beside(blobs, fog(2).config, "alice/fog")
     with pytest.raises(CorruptArtifactError, match=r"alice/fog/figures/a\.png: is no PNG"):
-        read_beside(paths, fog().config, "alice/fog")
+        require_beside(blobs | {"figures/a.png": b"<svg/>"}, fog().config, "alice/fog")
     (tmp_path / "0").write_bytes(bytes(MAX_CARD_BYTES + 1))
     with pytest.raises(CorruptArtifactError, match="at most 1,048,576 are allowed"):
-        read_beside(paths, fog().config, "alice/fog")
+        read_beside(paths)

@@ -282,6 +282,10 @@ def test_what_is_not_a_config_of_ours_is_told_apart(text, kind, message):
     ("stated", "advice"),
     [
         ("7.3.1", "It was written by rws-hub 7.3.1: pip install -U 'rws-hub>=7.3.1'"),
+        ("0.1.0", "Install a newer one: pip install -U rws-hub"),
+        ("0.1.0rc3", "Install a newer one: pip install -U rws-hub"),
+        ("0.0.9", "Install a newer one: pip install -U rws-hub"),
+        ("newest", "Install a newer one: pip install -U rws-hub"),
         ("1; reboot", "Install a newer one: pip install -U rws-hub"),
         (3, "Install a newer one: pip install -U rws-hub"),
     ],

@@ -112,6 +112,7 @@ ORDER = [
     "words",
     "train_command",
     "eval_command",
+    "pinned",
     "hub_commands",
     "check_command",
     "commands",

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -215,11 +216,25 @@ def test_offline_without_it(hub: Hub, monkeypatch: pytest.MonkeyPatch, cached: s
     for name in cached:
         HfApi(token=False).hf_hub_download(REPO, name)
     hub.log.clear()
-    for _ in range(2):
-        with pytest.raises(LocalEntryNotFoundError):
-            load(REPO, local_files_only=True)
+    for only in (True, False):
+        with pytest.raises(LocalEntryNotFoundError) as caught:
+            load(REPO, local_files_only=only)
+        (note,) = caught.value.__notes__
+        assert "offline: fetch it once online, or pin the cached commit" in note and "in a moment" not in note
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert len(hub.log) == 0
+
+
+def test_offline_on_purpose_says_so(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.put(REPO, artifact())
+    load(REPO)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OfflineModeIsEnabled) as pulled:
+        pull(REPO)
+    assert pulled.value.__notes__[0].startswith("nothing of it is used; offline: fetch it once online")
+    with pytest.raises(OfflineModeIsEnabled) as pushed:
+        fog().push_to_hub(REPO, token=hub.alice)
+    assert pushed.value.__notes__ == [f"nothing was published in {REPO}; offline: unset HF_HUB_OFFLINE and push again"]
 
 
 def test_a_failing_hub(hub: Hub, no_backoff: None) -> None:

@@ -11,7 +11,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from keys import key_pair
 from published import FILES, REPO, files_of, fog, measured, saved
 
-from rws_hub import NotASignatureError, RobustWeightSignature, VerificationError
+from rws_hub import ArtifactError, NotASignatureError, RobustWeightSignature, VerificationError, artifact
 from rws_hub.cli import main
 from rws_hub.hub import pull
 from rws_hub.lock import read_lock
@@ -97,8 +97,50 @@ def test_a_folder_that_was_changed_is_not_written_over(hub: Hub, capsys: pytest.
     card.write_text("# Mine")
     shutil.rmtree("out", ignore_errors=True)
     rws("pull", "--lock", LOCK, code=1)
-    assert f"{REPO} is not what rws.lock vouches for: README.md differs" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"{REPO} is not what rws.lock vouches for: README.md differs" in err
+    assert f"note: delete {REPO}, or name another folder with -o; it is fetched again" in err
     assert card.read_text() == "# Mine"
+    shutil.rmtree(REPO)
+    rws("pull", "--lock", LOCK)
+    assert files_of(Path(REPO)) == files()
+
+
+@pytest.mark.parametrize("mine", [False, True], ids=["as pinned", "something else"])
+def test_two_pulls_of_one_lock_file_at_once(
+    hub: Hub, mine: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.put(REPO, files())
+    rws("lock", REPO)
+    place, other = artifact.place, saved(Path("other"), fog(2))
+
+    def quicker(scratch: Path, folder: Path) -> None:
+        shutil.copytree(other if mine else scratch, folder)
+        place(scratch, folder)
+
+    capsys.readouterr()
+    monkeypatch.setattr(artifact, "place", quicker)
+    rws("pull", "--lock", LOCK, code=int(mine))
+    out, err = capsys.readouterr()
+    assert ("config.json differs" in err) if mine else out.endswith(", as pinned\n")
+    assert load(REPO) == fog(2 if mine else 1)
+
+
+def test_two_plain_pulls_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.put(REPO, files())
+    place, other = artifact.place, saved(Path("other"), fog(2))
+
+    def quicker(scratch: Path, folder: Path) -> None:
+        shutil.copytree(other, folder)
+        place(scratch, folder)
+
+    monkeypatch.setattr(artifact, "place", quicker)
+    rws("pull", REPO, "-o", "c5", code=1)
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "error: c5: somebody else made it meanwhile\nnote: c5 is as they made it: choose another name"
+    )
+    assert load("c5") == fog(2)
 
 
 def test_a_folder_of_the_same_name_is_not_what_is_pinned(hub: Hub) -> None:
@@ -158,6 +200,41 @@ def test_a_whole_other_signature_at_the_pinned_commit(
     assert load(REPO, lock=LOCK) == fog()
 
 
+def test_nothing_is_parsed_before_it_was_compared(
+    hub: Hub, tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a mirror names files by something else, so that only their own digests could vouch for them."""
+    hub.put(REPO, files())
+    public = key_pair(tmp_path)[1]
+    rws("lock", REPO)
+    data = json.loads(LOCK.read_text())
+    data["signatures"][0]["sha256"]["config.json"] = "00" * 32
+    LOCK.write_text(json.dumps(data))
+    shutil.rmtree(hub_cache)
+    monkeypatch.setattr("hub.store.FileEntry.etag", property(lambda entry: entry.oid[::-1]))
+    parsed: list[object] = []
+    monkeypatch.setattr(artifact, "parse_config", lambda *a: parsed.append(a))
+    with pytest.raises(VerificationError, match="is not signed"):
+        load(REPO, public_key=public)
+    with pytest.raises(ArtifactError):
+        load(REPO, lock=LOCK)
+    with pytest.raises(ArtifactError):
+        load(REPO, lock=LOCK, public_key=public)
+    assert parsed == []
+
+
+def test_results_are_not_parsed_before_they_were_compared(hub: Hub) -> None:
+    hub.put(REPO, files() | {"results.json": measured(fog()).to_text().encode()})
+    rws("lock", REPO)
+    data = json.loads(LOCK.read_text())
+    data["signatures"][0]["sha256"]["results.json"] = "00" * 32
+    LOCK.write_text(json.dumps(data))
+    with pytest.MonkeyPatch.context() as watched:
+        watched.setattr("rws_hub.beside.parse_results", lambda *a: pytest.fail("parsed"))
+        with pytest.raises(VerificationError, match=r"results\.json differs"):
+            pull(REPO, lock=LOCK)
+
+
 def test_a_repository_that_is_gone(hub: Hub, hub_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commit = hub.put(REPO, files()).oid
     rws("lock", REPO)
@@ -179,7 +256,7 @@ def test_a_repository_that_is_gone(hub: Hub, hub_cache: Path, capsys: pytest.Cap
     assert not Path("new").exists()
 
 
-def test_what_is_not_pinned(hub: Hub) -> None:
+def test_what_is_not_pinned(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     hub.put(REPO, files())
     hub.put("alice/other", files(2))
     rws("lock", REPO)
@@ -189,6 +266,7 @@ def test_what_is_not_pinned(hub: Hub) -> None:
             load(**{"pretrained_model_name_or_path": REPO, "lock": LOCK} | options)  # type: ignore[arg-type]
     rws("info", "alice/other", "--lock", LOCK, code=1)
     rws("info", REPO, "--lock", LOCK)
+    assert "by rws.lock: config and payload" in capsys.readouterr().out
     assert not hub.log.matching("alice/other")
     hub.put("alice/model", {"config.json": b"{}"})
     rws("lock", "alice/model", code=1)

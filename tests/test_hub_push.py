@@ -239,3 +239,13 @@ def test_a_repository_with_weights_of_something_else_is_left_alone(hub: Hub, nam
     with pytest.raises(NotASignatureError, match="holds another kind of model"):
         push(REPO, contents, local_card=None, token=hub.alice, commit_message="x")
     assert hub.head(REPO) is before
+
+
+@pytest.mark.parametrize(
+    "branch",
+    ["", "a b", "a..b", "/a", "a/", "a//b", "-a", ".a", "a/.b", "a.lock", "a.", "a~1", "a^", "a:b", "@", "a@{b", "a\n"],
+)
+def test_a_branch_that_cannot_be_is_refused_before_any_request(hub: Hub, branch: str) -> None:
+    with pytest.raises(ArtifactError, match="cannot be a branch"):
+        fog().push_to_hub("alice/new", token=hub.alice, revision=branch)
+    assert len(hub.log) == 0

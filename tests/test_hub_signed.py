@@ -264,6 +264,11 @@ def test_commands(
     assert "signed      no" in rws("info", REPO)[1]
     code, text = rws("push", "got", REPO, "--no-sign")
     assert code == 1 and "delete its model.sig" in text
+    with pytest.raises(SystemExit):
+        rws("push", "--help")
+    assert "delete the model.sig in the repository; a folder that has one is refused" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert rws("pull", REPO, "-o", "new", "--verify", keys[1]) == (
         1,
         f"error: {REPO} is not signed: no model.sig there to verify with {keys[1]}\n",

@@ -9,7 +9,9 @@ from keys import key_pair
 from published import files_of, fog, measured, saved
 
 from rws_hub import CorruptArtifactError, FormatVersionError, RobustWeightSignature, VerificationError
+from rws_hub import lock as locks
 from rws_hub.cli import main
+from rws_hub.disk import locked
 from rws_hub.lock import MAX_LOCK_BYTES, Pin, find_pin, read_lock, write_lock
 
 load = RobustWeightSignature.from_pretrained
@@ -115,6 +117,8 @@ def test_nothing_is_found_that_is_not_there(file):
             find_pin(file, source, None, subfolder)
     with pytest.raises(VerificationError, match=r"revision='main' asks for another.*rws lock alice/fog@main"):
         find_pin(file, "alice/fog", "main", None)
+    with pytest.raises(VerificationError, match=r"pins no alice/fog@main: leave @main out"):
+        find_pin(file, "alice/fog@main", None, None)
     with pytest.raises(FileNotFoundError):
         find_pin(file.with_name("none"), "alice/fog", None, None)
 
@@ -219,3 +223,54 @@ def test_wrong_usage(here, capsys):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 2 and capsys.readouterr().err.startswith("usage: rws")
+
+
+# --- two processes at once
+
+
+def test_what_another_process_pins_meanwhile_stays(here, rws, monkeypatch):
+    saved(here / "two", fog(2))
+    pin_folder = locks.pin_folder
+
+    def slow(folder, *arguments):
+        monkeypatch.setattr(locks, "pin_folder", pin_folder)
+        assert rws("lock", "two")[0] == 0  # begins later, and is done earlier
+        return pin_folder(folder, *arguments)
+
+    monkeypatch.setattr(locks, "pin_folder", slow)
+    assert rws("lock", "fog")[0] == 0
+    assert [p.folder for p in read_lock(Path("rws.lock")).signatures] == ["fog", "two"]
+
+
+def test_a_lock_file_that_another_process_is_writing(here, rws, monkeypatch):
+    monkeypatch.setattr(locks, "_PATIENCE", 0.0)
+    with locked(here, 0.0) as alone:
+        assert alone
+        code, text = rws("lock", "fog")
+    assert code == 1 and "another process has been writing" in text and "run it again" in text
+    assert not Path("rws.lock").exists()
+    assert rws("lock", "fog")[0] == 0
+
+
+# --- what was compared
+
+
+@pytest.mark.parametrize("name", ["results.json", "figures/a.png"])
+def test_info_compares_every_file_of_a_folder(here, rws, name):
+    private, public = key_pair(here)
+    rws("sign", "fog", private)
+    rws("lock", "fog")
+    text = rws("info", "fog", "--verify", public, "--lock", "rws.lock")[1]
+    assert f"verifiedwith{public}:everyfilebutthecard" in "".join(text.split())
+    assert "pinned      by rws.lock: every file\n" in text
+    found = json.loads(rws("info", "fog", "--lock", "rws.lock", "--json")[1])
+    assert (found["verified"], found["pinned"], found["compared"]) == (None, "rws.lock", "every file")
+    assert json.loads(rws("info", "fog", "--json")[1])["compared"] is None
+    other = measured(fog()).to_text().encode() if name == "results.json" else b"\x89PNG\r\n\x1a\n"
+    (here / "fog" / name).parent.mkdir(exist_ok=True)
+    (here / "fog" / name).write_bytes(other)
+    (here / "fog" / "notes.txt").write_text("none of the artifact's")
+    for option, value in (("--verify", public), ("--lock", "rws.lock")):
+        code, text = rws("info", "fog", option, value)
+        assert code == 1 and f"{name} is not covered" in text
+    assert load("fog", public_key=public, lock="rws.lock") == fog(), "which reads two files, both covered"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from keys import key_pair
 from published import files_of, fog, measured, saved
 
@@ -264,6 +264,16 @@ def test_keys_that_cannot(folder, tmp_path, keys):
     for name, words in (("ed.pem", "P-256"), ("alice.pub", "private half"), ("locked.pem", "<\\(openssl pkey")):
         with pytest.raises(SigningError, match=words):
             fog().save_pretrained(tmp_path / "new", sign=tmp_path / name)
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "rsa.pem").write_bytes(rsa_key.private_bytes(*how, serialization.NoEncryption()))
+    public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "rsa.pub").write_bytes(rsa_key.public_key().public_bytes(*public))
+    for name, words in (("rsa.{}", "it is an RSA key; expected an elliptic curve key"), ("", "is a folder; name the")):
+        with pytest.raises(SigningError, match=words):
+            fog().save_pretrained(tmp_path / "new", sign=tmp_path / name.format("pem"))
+        with pytest.raises(SigningError, match=words) as caught:
+            load(folder, public_key=tmp_path / name.format("pub"))
+        assert "attribute" not in str(caught.value)
     for name in ("alice.pem", "empty.pem", "fog/config.json"):
         with pytest.raises(SigningError, match="public half"):
             load(folder, public_key=tmp_path / name)
@@ -301,6 +311,17 @@ def test_saving_beside_a_signature(folder, keys):
     (folder / "model.sig").unlink()
     fog().save_pretrained(folder)
     assert load(folder) == fog() and not (folder / "model.sig").exists()
+
+
+@pytest.mark.parametrize("sign", [True, False])
+def test_sign_takes_a_key(folder, tmp_path, sign):
+    before = files_of(folder)
+    for there in (folder, tmp_path / "new"):
+        with pytest.raises(TypeError, match=rf"sign={sign}: expected the file of a private key.* delete model\.sig"):
+            fog().save_pretrained(there, sign=sign)
+    with pytest.raises(TypeError, match="expected the file of a private key"):
+        fog().push_to_hub("alice/fog", sign=True)
+    assert files_of(folder) == before and not (tmp_path / "new").exists()
 
 
 def test_results_that_come_later(folder, keys, tmp_path, capsys):
