@@ -9,9 +9,7 @@ The blocks of one tensor are always the same ones, and each is remembered by whe
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +30,6 @@ Mode = Literal["snapshot", "reload", "ledger"]
 _FORCE = "Unpatching would undo that change: call unpatch(force=True) to restore the clean values all the same."
 # Below so many elements nothing is worth more than a copy.
 _SMALL = 2**12
-# The system's large pages, in bytes.
-_HUGE = 2**21
 # Up to so many bytes in all, copies are kept if nobody says otherwise; a second model in memory is not small.
 SNAPSHOT_BYTES = 2**28
 
@@ -129,7 +125,7 @@ class Snapshot:
     advice: ClassVar[str] = _FORCE
 
     def __init__(self, like: torch.Tensor) -> None:
-        self._values = _room(like)
+        self._values = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
 
     @property
     def nbytes(self) -> int:
@@ -150,19 +146,6 @@ class Snapshot:
     def clean(self, start: int, live: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:
         """The copy, where the live values are now."""
         return self._values[start : start + len(live)].to(live.device)
-
-
-def _room(like: torch.Tensor) -> torch.Tensor:
-    """Memory for a flat tensor, not yet written.
-
-    Most of what a first copy costs is getting its pages from the system one by one; huge ones take half of that.
-    """
-    if like.is_cpu and like.nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        area = mmap.mmap(-1, like.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a kernel without them
-            area.madvise(mmap.MADV_HUGEPAGE)
-        return torch.frombuffer(area, dtype=like.dtype)
-    return torch.empty(like.numel(), dtype=like.dtype, device=like.device)
 
 
 class Reload:
