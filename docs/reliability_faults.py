@@ -44,14 +44,16 @@ def section(results: dict[str, Any]) -> str:
     rows, observers = results["rows"], results["observers"]
     kinds = list(dict.fromkeys(KINDS.values()))
     operations = list(dict.fromkeys(row["operation"] for row in rows))
+    otherwise = sum(".incomplete" not in failure for row in rows for failure in row["failures"])
     points, survived = (sum(row[key] for row in rows) for key in ("points", "survived"))
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     machine = results["machine"]
     lines = [
         "## Faults at every step",
         "",
-        f"{survived:,} of {points:,} points survived: afterwards there was what had been there before or what was "
-        "to be made, an error was one that says what to do, the next run succeeded, nothing temporary was left. The "
+        f"At {points - otherwise:,} of {points:,} points there was afterwards what had been there before or what was "
+        "to be made, an error was one that says what to do, and the next run succeeded. Where nothing temporary was left "
+        f"either, a point has survived in the table: {survived:,}. The "
         "points are counted, not chosen: every call of the C library that changes the disk (in whatever language the "
         "library is written that makes it), and every request to a Hub on loopback. Faults of the disk come once, or "
         "go on until the process ends; those of the network come once, and three of them go on as well. Somebody else "
@@ -91,7 +93,7 @@ def _failures(rows: Iterable[Row]) -> list[str]:
     bad = [row for row in rows if row["failures"]]
     if not bad:
         return ["Nothing failed.", ""]
-    lines = ["What failed:", ""]
+    lines = ["What did not survive:", ""]
     for row in bad:
         left = all(".incomplete" in f for f in row["failures"])
         what = "the Hub client's own `*.incomplete` stayed in its cache" if left else row["failures"][0].splitlines()[0]
