@@ -52,8 +52,8 @@ def section(results: dict[str, Any]) -> str:
         "## Faults at every step",
         "",
         f"At {points - otherwise:,} of {points:,} points there was afterwards what had been there before or what was "
-        "to be made, an error was one that says what to do, and the next run succeeded. Where nothing temporary was left "
-        f"either, a point has survived in the table: {survived:,}. The "
+        "to be made, an error was one that says what to do, and the next run succeeded. Where nothing temporary was "
+        f"left either, a point has survived in the table: {survived:,}. The "
         "points are counted, not chosen: every call of the C library that changes the disk (in whatever language the "
         "library is written that makes it), and every request to a Hub on loopback. Faults of the disk come once, or "
         "go on until the process ends; those of the network come once, and three of them go on as well. Somebody else "
