@@ -18,7 +18,7 @@ from rws_hub.signature import RobustWeightSignature
 from rws_hub.sources import Weights
 
 # Elements of a file that are read at a time.
-_BLOCK = 2**20
+_BLOCK = 2**18
 
 
 class Live:

@@ -156,7 +156,7 @@ CONFIGS = {
     "a newer format": (
         sealed(DATA | {"format_version": FORMAT_VERSION + 1}),
         FormatVersionError,
-        "pip install -U 'rws-hub>=",
+        "pip install -U rws-hub",
     ),
     "a newer format with keys of its own": (
         sealed(DATA | {"format_version": FORMAT_VERSION + 1, "rws_hub_version": "9.9", "new": 1}),
