@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from rws_hub import symbols
+from rws_hub import factoring, factors, symbols
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.rate import Grid
 from rws_hub.rounding import quantize, taps
@@ -31,10 +31,11 @@ _BLOCK = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One delta as stored. `parts` are its tensors: "symbols", "escapes", "step"; "codes", "scales"; or "values".
+    """One delta as stored.
 
-    "places" are the elements that "escapes" belong to, and "squares" is the sum of the squares of all other codes;
-    they are not stored, but follow from the symbols.
+    `parts` are its tensors: "symbols", "escapes", "step"; "factors", "shifts", "step"; "codes", "scales"; or "values".
+    Others follow from these and are not stored: "places", the elements that "escapes" belong to, and "squares", the sum
+    of the squares of all other codes; and what `factors.parts` makes of factors.
     """
 
     shape: tuple[int, ...]
@@ -77,6 +78,17 @@ def encode_wide(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], grid: Gr
     }
     packed = Packed(shape, "symbols", None, parts)
     return Encoded(packed, math.sqrt(error / square) if square else 0.0, math.sqrt(square))
+
+
+def encode_factors(name: str, shape: tuple[int, ...], blocks: Iterable[torch.Tensor], grid: Grid) -> Encoded:
+    """Encode a delta that arrives as float32 blocks of rows as factors; the grid says which deltas can be."""
+    delta = torch.cat([b.reshape(-1, shape[1]) for b in blocks])
+    found = factoring.factor(delta, grid.step(shape))
+    stream = (found.codes.to(torch.int16) + factors.TOP).to(torch.uint8).reshape(-1)
+    parts = factors.parts(name, stream, found.shifts, shape[0])
+    parts["step"] = torch.tensor([found.step], dtype=torch.float32, device="cpu")
+    packed = Packed(shape, "factors", None, parts)
+    return Encoded(packed, relative_error(delta, unpack(packed, grid.width)), norm(delta))
 
 
 def encode_plain(shape: tuple[int, ...], blocks: Iterable[torch.Tensor], half: bool) -> Encoded:
@@ -128,6 +140,9 @@ def read(packed: Packed, bits: int, start: int, out: torch.Tensor, alpha: float,
                 own = torch.from_numpy(places[begin:end] - start).to(out.device)
                 out[own] = parts["escapes"][begin:end].to(out.device).float()
         out.mul_(_rounded(float(parts["step"]) * alpha))
+    elif packed.encoding == "factors":
+        factors.read(parts["left"], parts["right"], start, out)
+        out.mul_(_rounded(float(parts["step"]) * alpha))
     elif packed.encoding == "codes":
         first = start // 8 * 8
         short = unpack_bits(parts["codes"][first * bits // 8 : -(-stop // 8) * bits], bits, stop - first)
@@ -144,6 +159,8 @@ def largest(packed: Packed, bits: int) -> float:
     if packed.encoding == "symbols":
         code = int(parts["escapes"].int().abs().max()) if parts["escapes"].numel() else symbols.top(bits)
         return code * float(parts["step"])
+    if packed.encoding == "factors":
+        return float(parts["largest"]) * float(parts["step"])
     if packed.encoding == "codes":
         return float(2 ** (bits - 1) * parts["scales"].float().max())
     return float(parts["values"].float().abs().max())
@@ -171,6 +188,8 @@ def norm_of(packed: Packed, bits: int) -> float:
     if packed.encoding == "symbols":
         squares = float(packed.parts["squares"]) + norm(packed.parts["escapes"]) ** 2
         return float(packed.parts["step"]) * math.sqrt(squares)
+    if packed.encoding == "factors":
+        return float(packed.parts["step"]) * math.sqrt(float(packed.parts["squares"]))
     return norm(packed.parts["values"] if packed.encoding != "codes" else unpack(packed, bits))
 
 

@@ -31,6 +31,7 @@ _PART = re.compile(r"\{([0-9]{1,5})\.\.([0-9]{1,5})\}|\{(\w+(?:,\w+)+)\}|(\w+)",
 _Pattern = tuple[tuple[str, ...], ...]
 
 _KIND = ("op", "projected", "encoding", "granularity")
+_NUMBERS = ("relative_error", "relative_norm")
 _FOLDED = ("layout", "head")
 
 
@@ -40,7 +41,7 @@ def compact(config: Mapping[str, Any]) -> dict[str, Any]:
     kinds: dict[tuple[Any, ...], dict[str, list[float]]] = {}
     for name in in_order(config["tensors"]):
         facts = config["tensors"][name]
-        kinds.setdefault(_kind(facts), {})[name] = [facts["relative_error"], facts["relative_norm"]]
+        kinds.setdefault(_kind(facts), {})[name] = [facts[k] for k in _numbers(facts["encoding"])]
     tensors = [{**dict(zip(_KIND, kind, strict=True)), "tensors": names} for kind, names in kinds.items()]
     return {**config, "backbone": backbone, "tensors": tensors}
 
@@ -120,15 +121,16 @@ def _spelled_out(groups: Any, where: str) -> dict[str, Any]:
     for i, group in enumerate(groups):
         if not isinstance(group, dict) or set(group) != {*_KIND, "tensors"} or not isinstance(group["tensors"], dict):
             raise CorruptArtifactError(f"{where}: tensors[{i}] must hold {', '.join(_KIND)} and tensors, and no more")
-        for name, pair in group["tensors"].items():
-            if not isinstance(pair, list) or len(pair) != 2 or name in tensors or len(name) > MAX_LENGTH:
+        keys = _numbers(group["encoding"])
+        for name, found in group["tensors"].items():
+            if not isinstance(found, list) or len(found) != len(keys) or name in tensors or len(name) > MAX_LENGTH:
                 raise CorruptArtifactError(
-                    f"{where}: tensors[{i}]: {jsonio.shown(name)} must be a name, once, with two numbers"
+                    f"{where}: tensors[{i}]: {jsonio.shown(name)} must be a name, once, with "
+                    f"{'two' if len(keys) == 2 else 'three'} numbers"
                 )
             characters += len(name)
             _check_size(len(tensors) + 1, characters, f"{where}: tensors")  # no more than the layout can hold
-            kind = {k: group[k] for k in _KIND}
-            tensors[name] = {**kind, "relative_error": pair[0], "relative_norm": pair[1]}
+            tensors[name] = {k: group[k] for k in _KIND} | dict(zip(keys, found, strict=True))
     return {name: tensors[name] for name in in_order(tensors)}
 
 
@@ -137,6 +139,11 @@ def _check_size(names: int, characters: int, where: str) -> None:
         raise CorruptArtifactError(
             f"{where}: more than {MAX_NAMES:,} names, or than {MAX_CHARACTERS:,} characters in them"
         )
+
+
+def _numbers(encoding: Any) -> tuple[str, ...]:
+    """What is told of each tensor."""
+    return (*_NUMBERS, "rank") if encoding == "factors" else _NUMBERS
 
 
 def _kind(facts: Mapping[str, Any]) -> tuple[Any, ...]:

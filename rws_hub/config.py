@@ -21,12 +21,14 @@ from rws_hub.spec import (
     FORMAT_VERSION,
     MAX_CONFIG_BYTES,
     MAX_EXPANSION,
+    MAX_PRODUCT,
     WIDTHS,
     Backbone,
     Codec,
     Corruption,
     SignatureConfig,
     Sketch,
+    TensorFacts,
     stream_bytes,
 )
 
@@ -95,6 +97,8 @@ def check_config(config: SignatureConfig) -> None:
 
 def oldest_format(backbone: Backbone, codec: Codec, sketch: Sketch) -> int:
     """The format version that a config states: the oldest one that knows its keys and choices."""
+    if codec.factors is not None:
+        return 5
     if sketch.method == "signs-2048-v1":
         return 4
     if codec.scheme == "entropy":
@@ -247,17 +251,29 @@ def _check_tensors(config: SignatureConfig) -> None:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has no rows, so its granularity cannot be 'row'")
         if facts.relative_error < 0 or facts.relative_norm < 0:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: relative_error and relative_norm are never negative")
-        needs = {"codes": "uniform", "symbols": "entropy"}.get(facts.encoding, codec.scheme)
+        _check_rank(name, facts, config.shape(name))
+        needs = {"codes": "uniform", "symbols": "entropy", "factors": "entropy"}.get(facts.encoding, codec.scheme)
         if codec.scheme != needs:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has {facts.encoding}, but the codec is {codec.scheme}")
+
+
+def _check_rank(name: str, facts: TensorFacts, shape: tuple[int, ...]) -> None:
+    if (facts.encoding == "factors") != (facts.rank is not None):
+        raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: rank goes with encoding 'factors', and only with it")
+    if facts.rank is not None and not (shape and 1 <= facts.rank <= min(shape[0], math.prod(shape[1:]))):
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: {name} cannot be factors of rank {facts.rank}: its shape is {jsonio.shown(list(shape))}"
+        )
 
 
 def _check_frame(config: SignatureConfig) -> None:
     """What an entropy-coded payload states of itself, before any of it is decompressed."""
     codec = config.codec
     if codec.scheme != "entropy":
-        if codec.frame is not None or codec.escapes is not None:
-            raise CorruptArtifactError(f"{CONFIG_FILE}: codec.frame and codec.escapes go with scheme 'entropy' only")
+        if codec.frame is not None or codec.escapes is not None or codec.factors is not None:
+            raise CorruptArtifactError(
+                f"{CONFIG_FILE}: codec.frame, codec.escapes and codec.factors go with scheme 'entropy' only"
+            )
         return
     if codec.frame is None or codec.escapes is None or codec.frame < 1:
         raise CorruptArtifactError(f"{CONFIG_FILE}: codec.frame and codec.escapes are missing")
@@ -268,19 +284,34 @@ def _check_frame(config: SignatureConfig) -> None:
             f"{CONFIG_FILE}: {codec.frame:,} compressed bytes and {codec.escapes:,} escapes cannot stand for "
             f"{sum(counts):,} codes"
         )
+    factored = [n for n, f in config.tensors.items() if f.encoding == "factors"]
+    size, most = sum(map(config.factor_codes, factored)), codec.factors or 0
+    elements = sum(math.prod(config.shape(n)) for n in factored)
+    if (
+        bool(factored) != (most > 0)
+        or codec.factors == 0
+        or size > max(MAX_EXPANSION * most, ALWAYS_EXPANDED)
+        or elements > max(MAX_PRODUCT * most, ALWAYS_EXPANDED)
+    ):
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: {most:,} compressed bytes of factors cannot stand for {len(factored)} tensors of "
+            f"{elements:,} elements"
+        )
 
 
 def _check_payload_size(config: SignatureConfig) -> None:
     """The shapes say how large the payload is: nobody fetches or reads a file that is larger than its tensors."""
-    data = (config.codec.frame or 0) + 2 * (config.codec.escapes or 0)
+    data = (config.codec.frame or 0) + 2 * (config.codec.escapes or 0) + (config.codec.factors or 0)
     for name, facts in config.tensors.items():
         shape = config.shape(name)
         count = math.prod(shape)
         if facts.encoding == "codes":
             scales = shape[0] if facts.granularity == "row" else 1
             data += -(-count // 8) * config.codec.bits + 2 * scales
+        elif facts.encoding in ("symbols", "factors"):
+            data += 4 + (facts.rank or 0)
         else:
-            data += 4 if facts.encoding == "symbols" else count * _ITEM_BYTES[facts.encoding]
+            data += count * _ITEM_BYTES[facts.encoding]
     # The header names the same tensors as the config, in fewer words.
     if not data < config.payload.bytes <= data + MAX_CONFIG_BYTES:
         raise CorruptArtifactError(

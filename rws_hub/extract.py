@@ -92,7 +92,9 @@ class Encoder:
                     square += float(block[0] @ block[0])
                     yield difference(block, along).reshape(-1, length)
 
-            if self._grid is not None and codec.is_wide(shape):
+            if self._grid is not None and name in self._grid.factored:
+                encoded = codec.encode_factors(name, shape, deltas(), self._grid)
+            elif self._grid is not None and codec.is_wide(shape):
                 encoded = codec.encode_wide(shape, deltas(), self._grid)
             else:
                 encoded = codec.encode_plain(shape, deltas(), half)
@@ -102,11 +104,12 @@ class Encoder:
         # Of hundreds of tensors nobody needs more digits, and each takes a byte.
         digits = 3 if half else 6
         error, ratio = rounded(encoded.relative_error, digits), rounded(ratio, digits)
-        return encoded, TensorFacts(op, along is not None, packed.encoding, packed.granularity, error, ratio)
+        rank = len(packed.parts["shifts"]) if packed.encoding == "factors" else None
+        return encoded, TensorFacts(op, along is not None, packed.encoding, packed.granularity, error, ratio, rank)
 
     def _overall_error(self) -> float:
         """The error of all quantized tensors together; half-precision vectors, large and exact, would only hide it."""
-        coded = [n for n, f in self._facts.items() if f.encoding == "symbols"] or list(self._facts)
+        coded = [n for n, f in self._facts.items() if f.encoding in ("symbols", "factors")] or list(self._facts)
         total = sum(self._norms[n] ** 2 for n in coded)
         return math.sqrt(sum((self._errors[n] * self._norms[n]) ** 2 for n in coded) / total) if total else 0.0
 

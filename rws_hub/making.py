@@ -132,10 +132,10 @@ def make(trio: Trio, statement: Statement, wanted: Wanted, executed: Sequence[st
 
 def _fit(once: Callable[[Target], _Made], made: _Made, most: int) -> _Made:
     """The largest signature that takes at most so many bytes, nearly; `made` is one to begin with."""
-    coded = sum(math.prod(made[0].shape(n)) for n, f in made[0].tensors.items() if f.encoding == "symbols")
+    coded = made[0].coded
     fitting: _Made | None = made if _size(made) <= most else None
     # Bits that are known to be few enough, and too many.
-    (low, high), bits = _BITS, 8 * (made[0].codec.frame or 0) / max(1, coded)
+    (low, high), bits = _BITS, made[0].coded_bits
     for _ in range(_ATTEMPTS if coded else 0):
         if fitting is not None and (_size(fitting) >= _MET * most or low == _BITS[1]):
             break
@@ -172,9 +172,11 @@ def _assemble(trio: Trio, statement: Statement, measured: Measured, target: Targ
         parts, codec = parts_of(dict(encoder.run(progress))), Codec("float32", 32)
     else:
         body = trio.standard.recognition.body
-        size = sum(stream_bytes(math.prod(body[n]), grid.width) for n in measured.order if is_wide(body[n]))
+        symbols = [n for n in measured.order if is_wide(body[n]) and n not in grid.factored]
+        size = sum(stream_bytes(math.prod(body[n]), grid.width) for n in symbols)
         parts = pool((packed for _, packed in encoder.run(progress)), size)
-        codec = Codec("entropy", grid.width, len(parts["frame"]), len(parts.get("escapes", ())))
+        lengths = {label: len(parts.get(label, ())) for label in ("frame", "escapes", "factors")}
+        codec = Codec("entropy", grid.width, lengths["frame"], lengths["escapes"], lengths["factors"] or None)
     payload, found = write_payload(parts), encoder.extracted()
     rule = statement.layers
     named = () if isinstance(rule, (str, int)) else tuple(rule)

@@ -87,7 +87,7 @@ def _sample(trio: Trio, along: Mapping[str, float | None]) -> Sample:
     sampler = Sampler(len(wide))
     for name in wide:
         found = blocks(trio, name, pretrained=along[name] is not None)
-        sampler.add(body[name], (difference(block, along[name]) for block in found))
+        sampler.add(name, body[name], (difference(block, along[name]) for block in found))
     return sampler.sample()
 
 

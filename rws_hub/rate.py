@@ -10,7 +10,7 @@ order-0 entropies, which zstd comes close to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rws_hub import factoring
 from rws_hub.cells import Shape
 from rws_hub.rounding import quantize, taps
 from rws_hub.spec import WIDTHS
@@ -41,10 +42,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The quantizers of all tensors: their base step, in the units of the weights, and symbols of `width` bits."""
+    """The quantizers of all tensors: their base step, in the units of the weights, and symbols of `width` bits.
+
+    `factored` are the tensors that are stored as factors.
+    """
 
     base: float
     width: int
+    factored: frozenset[str] = frozenset()
 
     def step(self, shape: Shape) -> float:
         """Of a tensor of this shape, as a payload can hold it: 0, or a float32 with normal, finite multiples."""
@@ -59,11 +64,16 @@ def relative_step(shape: Shape) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Kernels out of one tensor: values over its relative step, float64 [n, taps], each standing for `weight`."""
+    """Kernels out of one tensor: values over its relative step, float64 [n, taps], each standing for `weight`.
 
+    `spectrum` is a sample of the tensor's, where it may be stored as factors.
+    """
+
+    name: str
     values: torch.Tensor
     weight: float
     relative: float
+    spectrum: factoring.Spectrum | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,15 @@ class Sample:
 
     parts: tuple[Part, ...]
     largest: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """What one base step makes of all tensors: squared error; codes by magnitude, and bits of factors."""
+
+    missed: float
+    counts: NDArray[np.float64]
+    factored: Mapping[str, float]
 
 
 class Sampler:
@@ -83,8 +102,13 @@ class Sampler:
         self._parts: list[Part] = []
         self._largest = 0.0
 
-    def add(self, shape: Shape, blocks: Iterable[torch.Tensor]) -> None:
+    def add(self, name: str, shape: Shape, blocks: Iterable[torch.Tensor]) -> None:
         """One tensor that arrives as float32 blocks of whole rows."""
+        spectrum = None
+        if factoring.factorable(shape):
+            blocks = [torch.cat([block.reshape(-1, shape[1]) for block in blocks])]
+            if (whole := factoring.decompose(blocks[0])) is not None:
+                spectrum = factoring.sampled(whole, self._each)
         length, relative = taps(shape), relative_step(shape)
         kernels = math.prod(shape) // length
         places, passed = _places(kernels, max(1, math.prod(shape) // self._each)), 0
@@ -95,7 +119,7 @@ class Sampler:
             taken.append(found[torch.from_numpy(places[first:last] - passed)].double() / relative)
             passed += len(found)
             self._largest = max(self._largest, float(found.abs().max()) / relative)
-        self._parts.append(Part(torch.cat(taken), kernels / len(places), relative))
+        self._parts.append(Part(name, torch.cat(taken), kernels / len(places), relative, spectrum))
 
     def sample(self) -> Sample:
         """All of it."""
@@ -117,20 +141,22 @@ def choose(sample: Sample, target: Target) -> Grid:
     if not spread > 0 or not math.isfinite(energy):
         # Nothing to quantize, or what was not looked at only; what is wrong with it is said elsewhere.
         return Grid(sample.largest if math.isfinite(sample.largest) else 0.0, WIDTHS[0])
-    rms = math.sqrt(spread / sum(p.weight * p.values.numel() for p in sample.parts))
+    count = sum(p.weight * p.values.numel() for p in sample.parts)
+    rms = math.sqrt(spread / count)
 
     def misses(base: float) -> bool:
         """Whether a step is too coarse for the error, or coarse enough for the bits: both happen from some step on."""
+        taken = _take(sample, base)
         if target.kind == "bits":
-            return _rate(sample, base) <= target.value
-        missed = sum(p.weight * p.relative**2 * _square(c * base - p.values) for p, c in _codes(sample, base))
-        return missed > target.value**2 * energy
+            return _bits(taken.counts) + sum(taken.factored.values()) <= target.value * count
+        return taken.missed > target.value**2 * energy
 
     # No code has to be clamped at the finest one.
     finest = max(rms * _FINEST, sample.largest / MAX_CODE)
     below, above = _threshold(misses, finest, max(rms * _COARSEST, 2 * finest))
     base = below if target.kind == "error" else above
-    return Grid(base, _width(_counts(sample, base)))
+    taken = _take(sample, base)
+    return Grid(base, _width(taken.counts), frozenset(taken.factored))
 
 
 def _square(values: torch.Tensor) -> float:
@@ -138,31 +164,36 @@ def _square(values: torch.Tensor) -> float:
     return float(flat @ flat)
 
 
-def _codes(sample: Sample, base: float) -> Iterator[tuple[Part, torch.Tensor]]:
-    return ((p, quantize(p.values, base)) for p in sample.parts)
-
-
-def _counts(sample: Sample, base: float) -> NDArray[np.float64]:
-    """How many codes there are of every magnitude."""
-    counts = np.zeros(MAX_CODE + 1)
-    for part, codes in _codes(sample, base):
-        counts += part.weight * torch.bincount(codes.abs().reshape(-1), minlength=MAX_CODE + 1).numpy()
-    return counts
+def _take(sample: Sample, base: float) -> _Taken:
+    """Every tensor as codes or as factors, whichever is better."""
+    missed, counts, factored = 0.0, np.zeros(MAX_CODE + 1), {}
+    for part in sample.parts:
+        codes, step = quantize(part.values, base), base * part.relative
+        own = part.weight * torch.bincount(codes.abs().reshape(-1), minlength=MAX_CODE + 1).numpy()
+        square = part.weight * part.relative**2 * _square(codes * base - part.values)
+        cost = None if part.spectrum is None else factoring.cost(part.spectrum, step)
+        if cost is not None and factoring.pays(cost, (square, _bits(own)), own.sum()):
+            square, factored[part.name] = cost
+        else:
+            counts += own
+        missed += square
+    return _Taken(missed, counts, factored)
 
 
 def _width(counts: NDArray[np.float64]) -> int:
     """Bits of a symbol: 4, unless too many codes would stand aside."""
-    return WIDTHS[0] if float(counts[top(WIDTHS[0]) + 1 :].sum() / counts.sum()) <= _RARE else WIDTHS[1]
+    return WIDTHS[0] if counts[top(WIDTHS[0]) + 1 :].sum() <= _RARE * counts.sum() else WIDTHS[1]
 
 
-def _rate(sample: Sample, base: float) -> float:
-    """Bits of one code: the entropy of its symbol, sign and all, and 16 more where it stands aside."""
-    counts = _counts(sample, base)
+def _bits(counts: NDArray[np.float64]) -> float:
+    """Bits of codes: the entropy of their symbols, sign and all, and 16 more where one stands aside."""
+    if not (total := counts.sum()):
+        return 0.0
     largest = top(_width(counts))
-    shares = np.append(counts[: largest + 1], counts[largest + 1 :].sum()) / counts.sum()
+    shares = np.append(counts[: largest + 1], counts[largest + 1 :].sum()) / total
     zero, aside = shares[0], shares[-1]
     shares = shares[shares > 0]
-    return float(-(shares * np.log2(shares)).sum() + (1 - zero - aside) + 16 * aside)
+    return float(total * (-(shares * np.log2(shares)).sum() + (1 - zero - aside) + 16 * aside))
 
 
 def _threshold(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:

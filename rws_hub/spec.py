@@ -22,7 +22,7 @@ RESULTS_FILE = "results.json"
 SIGNATURE_FILE = "model.sig"
 FORMAT = "rws"
 # The newest one; a config states the oldest that can hold it.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_SIGNATURE_BYTES = 2**20
 
@@ -33,6 +33,8 @@ WIDTHS = (4, 8)
 # Compressed symbols may become so many times larger, so that a small file takes no memory worth speaking of. So many
 # bytes they may always become: deltas that are nearly all zero (a twin whose batch norms alone moved) compress further.
 MAX_EXPANSION, ALWAYS_EXPANDED = 1024, 2**26
+# Factors stand for more: so many elements for each of their bytes, or as many as may always be.
+MAX_PRODUCT = 2**14
 
 # The only keys that a digest leaves out: the digest itself and the text that a person may edit.
 UNSEALED_KEYS = ("description", "digest")
@@ -41,7 +43,7 @@ UNSEALED_KEYS = ("description", "digest")
 Data = bytes | bytearray | memoryview
 
 Op = Literal["add", "multiply"]
-Encoding = Literal["codes", "symbols", "float16", "float32"]
+Encoding = Literal["codes", "symbols", "factors", "float16", "float32"]
 Granularity = Literal["row", "tensor"]
 
 
@@ -136,12 +138,14 @@ class Codec:
         bits: of a symbol (4 or 8) with "entropy", of a code (2 to 8) with "uniform", 32 with "float32".
         frame: bytes of all symbols, compressed ("entropy" only).
         escapes: how many codes are no symbol ("entropy" only).
+        factors: bytes of all factors, compressed, if there are any (since format 5).
     """
 
     scheme: Literal["entropy", "uniform", "float32"]
     bits: int
     frame: int | None = None
     escapes: int | None = None
+    factors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ class TensorFacts:
         granularity: one scale per row of axis 0, or one for the tensor; None unless "codes".
         relative_error: ||decoded - delta|| / ||delta||, unitless, as measured when written.
         relative_norm: ||delta|| / ||standard||, unitless (for "multiply": root mean square of delta).
+        rank: of the two factors; with "factors" only.
     """
 
     op: Op
@@ -163,6 +168,7 @@ class TensorFacts:
     granularity: Granularity | None
     relative_error: float
     relative_norm: float
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +238,19 @@ class SignatureConfig:
     @property
     def coded_bits(self) -> float:
         """Bits that an entropy-coded weight takes, those that stand aside counted; 0 where there is none."""
-        coded = sum(math.prod(self.shape(n)) for n, f in self.tensors.items() if f.encoding == "symbols")
-        return (8 * (self.codec.frame or 0) + 16 * (self.codec.escapes or 0)) / coded if coded else 0.0
+        taken = 8 * ((self.codec.frame or 0) + (self.codec.factors or 0)) + 16 * (self.codec.escapes or 0)
+        return taken / self.coded if self.coded else 0.0
+
+    @property
+    def coded(self) -> int:
+        """How many weights are entropy-coded."""
+        coded = ("symbols", "factors")
+        return sum(math.prod(self.shape(n)) for n, f in self.tensors.items() if f.encoding in coded)
+
+    def factor_codes(self, name: str) -> int:
+        """How many codes the two factors of a delta have."""
+        shape = self.shape(name)
+        return (self.tensors[name].rank or 0) * (shape[0] + math.prod(shape[1:]))
 
     def to_text(self) -> str:
         """The text of `config.json`. Same config, same text."""

@@ -1,0 +1,142 @@
+"""Matrix deltas -> factors: what a linear layer learned lies along few directions (docs/SPEC.md, section 5).
+
+The singular vectors of a delta are rounded, those of large singular values more finely: a component's two vectors,
+each times the square root of its value s, have the step q / 2^e with 2^e the power of two nearest to that root. An
+error in any of their elements then weighs the same in the product, and the same as a code rounded with the step q.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from rws_hub.cells import Shape
+from rws_hub.factors import EXACT, MAX_STEP, TOP
+from rws_hub.symbols import MIN_STEP
+
+# Beyond this the decomposition takes more time and memory than an extraction should.
+_MAX_SIDE, _MAX_ELEMENTS = 2**11, 2**24
+# A component is one only if its singular value is so much of the largest.
+_RELEVANT = 1e-6
+# Bits of a component's shift.
+_SHIFT_BITS = 8
+
+
+def factorable(shape: Shape) -> bool:
+    """Whether a delta of this shape may be stored as factors: the matrix of a linear layer, and not too large."""
+    return len(shape) == 2 and 1 < min(shape) <= _MAX_SIDE and math.prod(shape) <= _MAX_ELEMENTS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """Singular vectors times the roots of their values: left [m, r], right [n, r], roots [r], float64, largest first.
+
+    Rows may be a sample; those of the left then stand for `weights[0]` rows each, and those of the right for
+    `weights[1]`.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    roots: torch.Tensor
+    weights: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """Codes (int8 [r, m + n]), shifts (uint8 [r]) and the step that makes values of their product."""
+
+    codes: torch.Tensor
+    shifts: torch.Tensor
+    step: float
+
+
+def decompose(matrix: torch.Tensor) -> Spectrum | None:
+    """Of a matrix [m, n]; None if it is zero or not finite."""
+    exact = matrix.double()
+    tall = exact if len(exact) >= exact.shape[1] else exact.T
+    gram = tall.T @ tall
+    if not bool(torch.isfinite(gram).all()) or not float(gram.trace()) > 0:
+        return None
+    squares, vectors = torch.linalg.eigh(gram)
+    kept = squares > _RELEVANT**2 * squares[-1]
+    roots, vectors = squares[kept].flip(0).sqrt().sqrt(), vectors[:, kept].flip(1)
+    long, short = (tall @ vectors) / roots, vectors * roots
+    return Spectrum(long, short, roots) if tall is exact else Spectrum(short, long, roots)
+
+
+def sampled(spectrum: Spectrum, elements: int) -> Spectrum:
+    """Every so many-th row of both sides, so that there are about so many elements."""
+    stride = max(1, -(-(len(spectrum.left) + len(spectrum.right)) * len(spectrum.roots) // elements))
+    left, right = spectrum.left[::stride], spectrum.right[::stride]
+    weights = (len(spectrum.left) / len(left), len(spectrum.right) / len(right))
+    return Spectrum(left.clone(), right.clone(), spectrum.roots, weights)
+
+
+def cost(spectrum: Spectrum, step: float) -> tuple[float, float] | None:
+    """Squared error and bits of a delta as factors; None where nothing would be left of it, or no step can say it."""
+    if not MIN_STEP < _unit(spectrum, step) < MAX_STEP:
+        return None
+    left, right, _ = _rounded(spectrum, step)
+    some = (left != 0).any(0) & (right != 0).any(0)
+    if not bool(some.any()):
+        return None
+    fine = step / _scales(spectrum)
+    squares = spectrum.roots.square()
+    missed = torch.where(some, torch.zeros_like(squares), squares.square())
+    bits = _SHIFT_BITS * float(some.sum())
+    counts = torch.zeros(2 * TOP + 1, dtype=torch.float64, device="cpu")
+    for exact, codes, weight in zip((spectrum.left, spectrum.right), (left, right), spectrum.weights, strict=True):
+        missed[some] += (weight * squares * (codes * fine - exact).square().sum(0))[some]
+        counts += weight * torch.bincount((codes[:, some] + TOP).long().reshape(-1), minlength=2 * TOP + 1)
+    return float(missed.sum()), bits + entropy(counts)
+
+
+def entropy(counts: torch.Tensor) -> float:
+    """Bits of all symbols that were counted, in an order-0 code."""
+    found = counts[counts > 0].double()
+    return float(-(found * (found / found.sum()).log2()).sum())
+
+
+def pays(factors: tuple[float, float], codes: tuple[float, float], elements: float) -> bool:
+    """Whether factors take fewer bits than codes of the same error; both are given as squared error and bits.
+
+    Codes get finer by a bit for half the error. Which squared error is worth which bits is not asked: what coarse codes
+    lose first is what a layer as a whole does along its few large directions, and answers hang on that.
+    """
+    if not factors[0] or not codes[0]:
+        return factors < codes
+    return factors[1] < codes[1] + elements / 2 * math.log2(codes[0] / factors[0])
+
+
+def factor(matrix: torch.Tensor, step: float) -> Factors:
+    """The factors of a delta [m, n] that has a spectrum, and a `cost`."""
+    spectrum = decompose(matrix)
+    assert spectrum is not None
+    left, right, scales = _rounded(spectrum, step)
+    some = (left != 0).any(0) & (right != 0).any(0)
+    left, right, scales = left[:, some], right[:, some], scales[some]
+    shifts = 2 * (scales[0] / scales).log2()
+    sizes = left.abs().amax(0) * right.abs().amax(0) * torch.exp2(shifts)
+    count = max(1, int((sizes.cumsum(0) <= EXACT).sum()))
+    codes = torch.cat([left, right])[:, :count].T.to(torch.int8).contiguous()
+    return Factors(codes, shifts[:count].to(torch.uint8), (step / float(scales[0])) ** 2)
+
+
+def _unit(spectrum: Spectrum, step: float) -> float:
+    """The step of the products of codes of the first component."""
+    return (step / float(_scales(spectrum)[0])) ** 2
+
+
+def _scales(spectrum: Spectrum) -> torch.Tensor:
+    """The powers of two nearest to the roots; never larger than that of the component before."""
+    return torch.exp2(spectrum.roots.log2().round())
+
+
+def _rounded(spectrum: Spectrum, step: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes of the left and right, and the scales."""
+    scales = _scales(spectrum)
+    fine = step / scales
+    left, right = ((side / fine).round().clamp_(-TOP, TOP) for side in (spectrum.left, spectrum.right))
+    return left, right, scales
