@@ -178,9 +178,11 @@ def _bounds(lab: Lab, corruption: str, layers: str, error: float) -> dict[str, f
     found = {"bits": 8 * _coded(signature) / count, "codes": 0.0, "scalar": 0.0, "shannon": 0.0}
     for name, delta in deltas.items():
         values = delta.double().reshape(-1).numpy()
-        ours = signature.delta(name).double().reshape(-1).numpy()
+        ours, packed = signature.delta(name).double().reshape(-1).numpy(), signature.tensors[name]
         squared = float(((ours - values) ** 2).mean())
-        found["codes"] += code_bits(ours) * len(values) / count
+        # Of a delta that is stored as factors the codes are theirs; of any other, they differ where its values do.
+        codes = packed.parts["factors"].double().numpy() if packed.encoding == "factors" else ours
+        found["codes"] += code_bits(codes) * len(codes) / count
         found["scalar"] += scalar_bits(values, squared) * len(values) / count
         found["shannon"] += shannon_bits(values, squared) * len(values) / count
     return {**found, "error": _error(deltas, {n: signature.delta(n) for n in deltas})}
