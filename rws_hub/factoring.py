@@ -75,22 +75,28 @@ def sampled(spectrum: Spectrum, elements: int) -> Spectrum:
 
 
 def cost(spectrum: Spectrum, step: float) -> tuple[float, float] | None:
-    """Squared error and bits of a delta as factors; None where nothing would be left of it, or no step can say it."""
+    """Squared error and bits of a delta as factors; None where nothing would be left of it, or no step can say it.
+
+    Of a sample the error is told as if those of the components did not meet, which they hardly do in large matrices.
+    """
     if not MIN_STEP < _unit(spectrum, step) < MAX_STEP:
         return None
-    left, right, _ = _rounded(spectrum, step)
+    left, right, scales = _rounded(spectrum, step)
     some = (left != 0).any(0) & (right != 0).any(0)
     if not bool(some.any()):
         return None
-    fine = step / _scales(spectrum)
-    squares = spectrum.roots.square()
-    missed = torch.where(some, torch.zeros_like(squares), squares.square())
-    bits = _SHIFT_BITS * float(some.sum())
     counts = torch.zeros(2 * TOP + 1, dtype=torch.float64, device="cpu")
-    for exact, codes, weight in zip((spectrum.left, spectrum.right), (left, right), spectrum.weights, strict=True):
-        missed[some] += (weight * squares * (codes * fine - exact).square().sum(0))[some]
+    decoded, each = [], torch.zeros_like(scales)
+    for codes, exact, weight in zip((left, right), (spectrum.left, spectrum.right), spectrum.weights, strict=True):
+        decoded.append(torch.where(some, codes * (step / scales), 0.0))
+        each += weight * (decoded[-1] - exact).square().sum(0)
         counts += weight * torch.bincount((codes[:, some] + TOP).long().reshape(-1), minlength=2 * TOP + 1)
-    return float(missed.sum()), bits + entropy(counts)
+    if spectrum.weights == (1.0, 1.0):
+        missed = (decoded[0] @ decoded[1].T - spectrum.left @ spectrum.right.T).square().sum()
+    else:
+        squares = spectrum.roots.square()
+        missed = torch.where(some, squares * each, squares.square()).sum()
+    return float(missed), _SHIFT_BITS * int(some.sum()) + entropy(counts)
 
 
 def entropy(counts: torch.Tensor) -> float:
