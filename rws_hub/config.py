@@ -14,25 +14,19 @@ from rws_hub._version import __version__
 from rws_hub.compact import MAX_AXES, MAX_DIMENSION, MAX_NAMES
 from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
 from rws_hub.names import table_of
+from rws_hub.promises import check_codec, check_encoding, check_sizes
 from rws_hub.spec import (
-    ALWAYS_EXPANDED,
     CONFIG_FILE,
     FORMAT,
     FORMAT_VERSION,
     MAX_CONFIG_BYTES,
-    MAX_EXPANSION,
-    MAX_PRODUCT,
-    WIDTHS,
     Backbone,
     Codec,
     Corruption,
     SignatureConfig,
     Sketch,
-    TensorFacts,
-    stream_bytes,
 )
 
-_ITEM_BYTES = {"float16": 2, "float32": 4}
 # Names times cells of a table that could be theirs: what finding a backbone in a model takes time for.
 MAX_READINGS = 2**22
 _HEX40 = re.compile(r"[0-9a-f]{40}")
@@ -67,8 +61,7 @@ def parse_config(text: str | bytes, where: str = CONFIG_FILE) -> SignatureConfig
     check_config(config)
     if version >= compact.SINCE:
         compact.check_spelling(data, jsonio.to_json(config), where)
-    _check_frame(config)
-    _check_payload_size(config)
+    check_sizes(config)
     return config
 
 
@@ -91,7 +84,7 @@ def check_config(config: SignatureConfig) -> None:
         )
     _check_text(config)
     _check_backbone(config.backbone)
-    _check_codec(config)
+    check_codec(config)
     _check_tensors(config)
 
 
@@ -219,17 +212,7 @@ def _check_backbone(backbone: Backbone) -> None:
         raise CorruptArtifactError(f"{CONFIG_FILE}: layout and head have at most {MAX_NAMES:,} names each")
 
 
-def _check_codec(config: SignatureConfig) -> None:
-    codec = config.codec
-    known = {"uniform": range(2, 9), "float32": (32,), "entropy": WIDTHS}
-    if codec.bits not in known[codec.scheme]:
-        raise CorruptArtifactError(f"{CONFIG_FILE}: codec {codec.scheme!r} with {codec.bits} bits does not exist")
-    if codec.scheme == "uniform" and config.format_version > 2:
-        raise CorruptArtifactError(f"{CONFIG_FILE}: codec 'uniform' ended with format 2")
-
-
 def _check_tensors(config: SignatureConfig) -> None:
-    codec = config.codec
     if config.relative_error < 0:
         raise CorruptArtifactError(f"{CONFIG_FILE}: relative_error is never negative, found {config.relative_error}")
     if bad := [u for u in config.extraction.profile if u.parameters < 0 or u.relative_difference < 0]:
@@ -245,75 +228,6 @@ def _check_tensors(config: SignatureConfig) -> None:
             )
         if (facts.op == "multiply") != name.endswith("running_var"):
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name} cannot have op {facts.op!r}: running variances multiply")
-        if (facts.encoding == "codes") != (facts.granularity is not None):
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: granularity goes with encoding 'codes' only")
-        if facts.granularity == "row" and not config.shape(name):
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has no rows, so its granularity cannot be 'row'")
         if facts.relative_error < 0 or facts.relative_norm < 0:
             raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: relative_error and relative_norm are never negative")
-        _check_rank(name, facts, config.shape(name))
-        needs = {"codes": "uniform", "symbols": "entropy", "factors": "entropy"}.get(facts.encoding, codec.scheme)
-        if codec.scheme != needs:
-            raise CorruptArtifactError(f"{CONFIG_FILE}: {name} has {facts.encoding}, but the codec is {codec.scheme}")
-
-
-def _check_rank(name: str, facts: TensorFacts, shape: tuple[int, ...]) -> None:
-    if (facts.encoding == "factors") != (facts.rank is not None):
-        raise CorruptArtifactError(f"{CONFIG_FILE}: {name}: rank goes with encoding 'factors', and only with it")
-    if facts.rank is not None and not (shape and 1 <= facts.rank <= min(shape[0], math.prod(shape[1:]))):
-        raise CorruptArtifactError(
-            f"{CONFIG_FILE}: {name} cannot be factors of rank {facts.rank}: its shape is {jsonio.shown(list(shape))}"
-        )
-
-
-def _check_frame(config: SignatureConfig) -> None:
-    """What an entropy-coded payload states of itself, before any of it is decompressed."""
-    codec = config.codec
-    if codec.scheme != "entropy":
-        if codec.frame is not None or codec.escapes is not None or codec.factors is not None:
-            raise CorruptArtifactError(
-                f"{CONFIG_FILE}: codec.frame, codec.escapes and codec.factors go with scheme 'entropy' only"
-            )
-        return
-    if codec.frame is None or codec.escapes is None or codec.frame < 1:
-        raise CorruptArtifactError(f"{CONFIG_FILE}: codec.frame and codec.escapes are missing")
-    counts = [math.prod(config.shape(n)) for n, f in config.tensors.items() if f.encoding == "symbols"]
-    size = sum(stream_bytes(count, codec.bits) for count in counts)
-    if not 0 <= codec.escapes <= sum(counts) or size > max(MAX_EXPANSION * codec.frame, ALWAYS_EXPANDED):
-        raise CorruptArtifactError(
-            f"{CONFIG_FILE}: {codec.frame:,} compressed bytes and {codec.escapes:,} escapes cannot stand for "
-            f"{sum(counts):,} codes"
-        )
-    factored = [n for n, f in config.tensors.items() if f.encoding == "factors"]
-    size, most = sum(map(config.factor_codes, factored)), codec.factors or 0
-    elements = sum(math.prod(config.shape(n)) for n in factored)
-    if (
-        bool(factored) != (most > 0)
-        or codec.factors == 0
-        or size > max(MAX_EXPANSION * most, ALWAYS_EXPANDED)
-        or elements > max(MAX_PRODUCT * most, ALWAYS_EXPANDED)
-    ):
-        raise CorruptArtifactError(
-            f"{CONFIG_FILE}: {most:,} compressed bytes of factors cannot stand for {len(factored)} tensors of "
-            f"{elements:,} elements"
-        )
-
-
-def _check_payload_size(config: SignatureConfig) -> None:
-    """The shapes say how large the payload is: nobody fetches or reads a file that is larger than its tensors."""
-    data = (config.codec.frame or 0) + 2 * (config.codec.escapes or 0) + (config.codec.factors or 0)
-    for name, facts in config.tensors.items():
-        shape = config.shape(name)
-        count = math.prod(shape)
-        if facts.encoding == "codes":
-            scales = shape[0] if facts.granularity == "row" else 1
-            data += -(-count // 8) * config.codec.bits + 2 * scales
-        elif facts.encoding in ("symbols", "factors"):
-            data += 4 + (facts.rank or 0)
-        else:
-            data += count * _ITEM_BYTES[facts.encoding]
-    # The header names the same tensors as the config, in fewer words.
-    if not data < config.payload.bytes <= data + MAX_CONFIG_BYTES:
-        raise CorruptArtifactError(
-            f"{CONFIG_FILE}: payload.bytes is {config.payload.bytes:,}, but the tensors take {data:,} and a header"
-        )
+        check_encoding(name, facts, config)

@@ -171,8 +171,10 @@ RULES = [
     ("codec", {"scheme": "float32", "bits": 32}, "has codes, but the codec is float32"),
     ("codec.scheme", "vq", "codec.scheme: expected one of ['entropy', 'uniform', 'float32']"),
     ("codec.scheme", "entropy", "format_version is 1, but its keys are those of format 3"),
-    ("codec.frame", 9, "codec.frame and codec.escapes go with scheme 'entropy' only"),
-    ("codec.escapes", 0, "codec.frame and codec.escapes go with scheme 'entropy' only"),
+    ("codec.frame", 9, "codec.frame, codec.escapes and codec.factors go with scheme 'entropy' only"),
+    ("codec.escapes", 0, "codec.frame, codec.escapes and codec.factors go with scheme 'entropy' only"),
+    ("codec.factors", 9, "format_version is 1, but its keys are those of format 5"),
+    ("tensors/conv.weight/rank", 2, "conv.weight: rank goes with encoding 'factors', and only with it"),
     ("tensors/conv.weight/encoding", "symbols", "granularity goes with encoding 'codes' only"),
     ("format_version", 2, "format_version is 2, but its keys are those of format 1"),
     ("format_version", 3, "tensors must be a list since format 3"),
@@ -207,7 +209,8 @@ NEW_RULES = [
     (f"tensors/{SYMBOLS}/op", ["add"], "expected one of ['add', 'multiply']"),
     (f"tensors/{SYMBOLS}/granularity", "row", "granularity goes with encoding 'codes' only"),
     (f"tensors/{SYMBOLS}/encoding", "codes", "granularity goes with encoding 'codes' only"),
-    (f"tensors/{SYMBOLS}/encoding", "vq", "expected one of ['codes', 'symbols', 'float16', 'float32']"),
+    (f"tensors/{SYMBOLS}/encoding", "vq", "expected one of ['codes', 'symbols', 'factors', 'float16', 'float32']"),
+    (f"tensors/{SYMBOLS}/encoding", "factors", "'conv.weight' must be a name, once, with three numbers"),
     (f"tensors/{SYMBOLS}/surprise", 1, f"tensors[{SYMBOLS}] must hold op"),
     (f"tensors/{SYMBOLS}/op", DELETE, f"tensors[{SYMBOLS}] must hold op"),
     (f"tensors/{SYMBOLS}/tensors/conv.weight", [0.1], "'conv.weight' must be a name, once, with two numbers"),
@@ -222,6 +225,8 @@ NEW_RULES = [
     ("codec.frame", 0, "codec.frame and codec.escapes are missing"),
     ("codec.escapes", -1, "and -1 escapes cannot stand for 231 codes"),
     ("codec.escapes", 232, "and 232 escapes cannot stand for 231 codes"),
+    ("codec.factors", 9, "format_version is 4, but its keys are those of format 5"),
+    ("codec.factors", None, "the key 'factors' is null; leave it out"),
     ("codec.bits", 5, "codec 'entropy' with 5 bits does not exist"),
     ("codec.bits", 32, "codec 'entropy' with 32 bits does not exist"),
     ("codec.scheme", "uniform", "codec 'uniform' ended with format 2"),
@@ -266,7 +271,7 @@ def test_little_may_become_much_only_where_it_is_little():
         ('{"format": "rws", "format_version": true}', CorruptArtifactError, "must be a positive integer, found True"),
         ('{"format": "rws", "format_version": 0}', CorruptArtifactError, "must be a positive integer, found 0"),
         ('{"format": "rws", "format_version": "1"}', CorruptArtifactError, "must be a positive integer, found '1'"),
-        ('{"format": "rws", "format_version": 5}', FormatVersionError, "is of format 5; this rws-hub reads up to"),
+        ('{"format": "rws", "format_version": 6}', FormatVersionError, "is of format 6; this rws-hub reads up to"),
         ("not json", CorruptArtifactError, "not valid JSON"),
         (" " * (MAX_CONFIG_BYTES + 1), CorruptArtifactError, "at most 16,777,216 are allowed"),
     ],
@@ -294,7 +299,7 @@ def test_a_newer_format_says_which_version_to_install(stated, advice):
     newer = {"format": "rws", "format_version": 99, "rws_hub_version": stated, "unheard of": {}}
     with pytest.raises(FormatVersionError) as caught:
         parse_config(json.dumps(newer))
-    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format 4. {advice}"
+    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format {FORMAT_VERSION}. {advice}"
 
 
 @pytest.mark.parametrize("text", ["a/b", "timm/resnet50.a1_in1k", "A-1/b_2"])

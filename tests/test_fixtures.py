@@ -58,6 +58,14 @@ def test_the_fixtures_of_version_3_hold_every_choice():
         assert signature.config.codec.bits == 8 or any(signature.elements(n) % 2 for n, _ in wide)
 
 
+def test_the_fixtures_of_version_5_hold_every_choice():
+    vit, linear = (RobustWeightSignature.from_pretrained(FIXTURES / "v5" / kind) for kind in ("vit", "linear"))
+    assert {f.encoding for f in vit.config.tensors.values()} == {"factors", "symbols", "float16", "float32"}
+    assert {f.encoding for f in linear.config.tensors.values()} == {"factors"}
+    shifts = [p.parts["shifts"].tolist() for s in (vit, linear) for p in s.tensors.values() if p.encoding == "factors"]
+    assert {s for each in shifts for s in each} == {0, 2, 4, 6} and {len(s) for s in shifts} == {2, 3, 5}
+
+
 @pytest.mark.parametrize(
     ("version", "kind", "model"),
     [
@@ -68,6 +76,8 @@ def test_the_fixtures_of_version_3_hold_every_choice():
         ("v4", "resnet", tiny_resnet(channels=[9, 16, 32, 64])),
         ("v4", "vit", tiny_vit(embed_dim=24)),
         ("v4", "plain", tiny_resnet()),
+        ("v5", "vit", tiny_vit(embed_dim=24)),
+        ("v5", "linear", tiny_vit(embed_dim=24)),
     ],
 )
 def test_the_fixtures_still_fit_their_models(version, kind, model):
@@ -104,13 +114,14 @@ def spelled_out(pattern):
 
 
 def long_form(config):
-    """What the short spelling of formats 3 and 4 stands for."""
+    """What the short spelling since format 3 stands for."""
     tables = {k: {n: s for p, s in config["backbone"][k].items() for n in spelled_out(p)} for k in ("layout", "head")}
     tensors = {}
     for group in config["tensors"]:
-        for name, (error, norm) in group["tensors"].items():
+        for name, (error, norm, *rank) in group["tensors"].items():
             kind = {k: v for k, v in group.items() if k != "tensors"}
             tensors[name] = kind | {"relative_error": error, "relative_norm": norm}
+            tensors[name] |= {"rank": rank[0]} if rank else {}
     return config | {"backbone": config["backbone"] | tables, "tensors": tensors}
 
 
@@ -166,12 +177,20 @@ def entropy_coded(config, raw):
     """Since format 3."""
     width, frame = config["codec"]["bits"], raw("frame")
     assert len(frame) == config["codec"]["frame"]
-    stream = iter(zstd.decompress(frame))
+    stream, codes_of = iter(zstd.decompress(frame)), iter(())
+    shifts = iter(raw("shifts"))
+    if raw("factors"):
+        assert len(raw("factors")) == config["codec"]["factors"]
+        codes_of = iter(b - 127 for b in zstd.decompress(raw("factors")))
     escapes = iter([v[0] for v in struct.iter_unpack("<h", raw("escapes"))])
     steps, halves, singles = iter(single(raw("steps"))), iter(half(raw("halves"))), iter(single(raw("singles")))
     decoded = {}
     for name, facts in sorted(config["tensors"].items()):
-        elements = count(config["backbone"]["layout"][name])
+        shape = config["backbone"]["layout"][name]
+        elements = count(shape)
+        if facts["encoding"] == "factors":
+            decoded[name] = product(codes_of, shifts, facts["rank"], shape[0], elements // shape[0], next(steps))
+            continue
         if facts["encoding"] != "symbols":
             decoded[name] = list(itertools.islice(halves if facts["encoding"] == "float16" else singles, elements))
             continue
@@ -181,8 +200,19 @@ def entropy_coded(config, raw):
         codes = [next(escapes) if f == 2 * middle + 1 else f - middle for f in fields[:elements]]
         decoded[name] = [code * step for code in codes]
         assert all(f == middle for f in fields[elements:])
-    assert all(next(rest, None) is None for rest in (stream, escapes, steps, halves, singles))
+    assert all(next(rest, None) is None for rest in (stream, escapes, codes_of, shifts, steps, halves, singles))
     return decoded
+
+
+def product(codes, shifts, rank, outputs, inputs, step):
+    """Since format 5."""
+    totals = [[0] * inputs for _ in range(outputs)]
+    for _ in range(rank):
+        shift = next(shifts)
+        left, right = list(itertools.islice(codes, outputs)), list(itertools.islice(codes, inputs))
+        for row, a in zip(totals, left, strict=True):
+            row[:] = [total + (a * b << shift) for total, b in zip(row, right, strict=True)]
+    return [total * step for row in totals for total in row]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=identify)

@@ -32,7 +32,8 @@ def values(kind="heavy", scale=1.0, seed=0):
 
 
 def matrix(kind="heavy", scale=1.0, seed=0):
-    return values(kind, scale, seed).reshape(-1, 50)
+    """No kernels, and no linear layer's either, which could become factors."""
+    return values(kind, scale, seed).reshape(-1, 50, 1)
 
 
 def kernels(kind="heavy", scale=1.0, seed=0):
@@ -42,7 +43,7 @@ def kernels(kind="heavy", scale=1.0, seed=0):
 def sample(*tensors, block=10**9):
     sampler = Sampler(1)
     for tensor in tensors:
-        sampler.add(tuple(tensor.shape), tensor.split(block))
+        sampler.add("x", tuple(tensor.shape), tensor.split(block))
     return sampler.sample()
 
 
@@ -226,7 +227,7 @@ def test_of_many_tensors_less_of_each_is_looked_at(monkeypatch):
     few, many = Sampler(1), Sampler(40)
     for sampler, often in ((few, 1), (many, 40)):
         for _ in range(often):
-            sampler.add((10_000, 1), [delta])
+            sampler.add("x", (10_000, 1), [delta])
     assert sum(p.values.numel() for p in few.sample().parts) >= 4000
     taken = many.sample().parts
     assert len(taken) == 40 and all(p.values.numel() == 100 and p.weight == 100 for p in taken)
