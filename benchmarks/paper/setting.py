@@ -132,7 +132,6 @@ SETTINGS["small"]["vit"] = replace(
     standard=3,
     robust=1,
     train_images=30000,
-    test_images=1000,
     precision="fp32",
 )
 
