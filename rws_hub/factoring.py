@@ -34,12 +34,13 @@ class Spectrum:
     """Singular vectors times the roots of their values: left [m, r], right [n, r], roots [r], float64, largest first.
 
     Rows may be a sample; those of the left then stand for `weights[0]` rows each, and those of the right for
-    `weights[1]`.
+    `weights[1]`. `largest` [r] are the largest magnitudes of any row, looked at or not.
     """
 
     left: torch.Tensor
     right: torch.Tensor
     roots: torch.Tensor
+    largest: torch.Tensor
     weights: tuple[float, float] = (1.0, 1.0)
 
 
@@ -63,7 +64,8 @@ def decompose(matrix: torch.Tensor) -> Spectrum | None:
     kept = squares > _RELEVANT**2 * squares[-1]
     roots, vectors = squares[kept].flip(0).sqrt().sqrt(), vectors[:, kept].flip(1)
     long, short = (tall @ vectors) / roots, vectors * roots
-    return Spectrum(long, short, roots) if tall is exact else Spectrum(short, long, roots)
+    largest = torch.maximum(long.abs().amax(0), short.abs().amax(0))
+    return Spectrum(long, short, roots, largest) if tall is exact else Spectrum(short, long, roots, largest)
 
 
 def sampled(spectrum: Spectrum, elements: int) -> Spectrum:
@@ -71,18 +73,19 @@ def sampled(spectrum: Spectrum, elements: int) -> Spectrum:
     stride = max(1, -(-(len(spectrum.left) + len(spectrum.right)) * len(spectrum.roots) // elements))
     left, right = spectrum.left[::stride], spectrum.right[::stride]
     weights = (len(spectrum.left) / len(left), len(spectrum.right) / len(right))
-    return Spectrum(left.clone(), right.clone(), spectrum.roots, weights)
+    return Spectrum(left.clone(), right.clone(), spectrum.roots, spectrum.largest, weights)
 
 
 def cost(spectrum: Spectrum, step: float) -> tuple[float, float] | None:
-    """Squared error and bits of a delta as factors; None where nothing would be left of it, or no step can say it.
+    """Squared error and bits of a delta as factors; None where nothing would be left of it, or too much to be exact.
 
     Of a sample the error is told as if those of the components did not meet, which they hardly do in large matrices.
     """
-    if not MIN_STEP < _unit(spectrum, step) < MAX_STEP:
-        return None
     left, right, scales = _rounded(spectrum, step)
     some = (left != 0).any(0) & (right != 0).any(0)
+    unit, codes = (step / float(scales.max())) ** 2, spectrum.largest * (scales / step) + 0.5
+    if float((codes * scales.max() / scales)[codes >= 1].square().sum()) > EXACT or not MIN_STEP < unit < MAX_STEP:
+        return None
     if not bool(some.any()):
         return None
     counts = torch.zeros(2 * TOP + 1, dtype=torch.float64, device="cpu")
@@ -117,32 +120,20 @@ def pays(factors: tuple[float, float], codes: tuple[float, float], elements: flo
 
 
 def factor(matrix: torch.Tensor, step: float) -> Factors:
-    """The factors of a delta [m, n] that has a spectrum, and a `cost`."""
+    """The factors of a delta [m, n] that has a spectrum, and a `cost` with this step."""
     spectrum = decompose(matrix)
     assert spectrum is not None
     left, right, scales = _rounded(spectrum, step)
     some = (left != 0).any(0) & (right != 0).any(0)
     left, right, scales = left[:, some], right[:, some], scales[some]
-    shifts = 2 * (scales[0] / scales).log2()
-    sizes = left.abs().amax(0) * right.abs().amax(0) * torch.exp2(shifts)
-    count = max(1, int((sizes.cumsum(0) <= EXACT).sum()))
-    codes = torch.cat([left, right])[:, :count].T.to(torch.int8).contiguous()
-    return Factors(codes, shifts[:count].to(torch.uint8), (step / float(scales[0])) ** 2)
-
-
-def _unit(spectrum: Spectrum, step: float) -> float:
-    """The step of the products of codes of the first component."""
-    return (step / float(_scales(spectrum)[0])) ** 2
-
-
-def _scales(spectrum: Spectrum) -> torch.Tensor:
-    """The powers of two nearest to the roots; never larger than that of the component before."""
-    return torch.exp2(spectrum.roots.log2().round())
+    shifts = 2 * (scales.max() / scales).log2()
+    codes = torch.cat([left, right]).T.to(torch.int8).contiguous()
+    return Factors(codes, shifts.to(torch.uint8), (step / float(scales.max())) ** 2)
 
 
 def _rounded(spectrum: Spectrum, step: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes of the left and right, and the scales."""
-    scales = _scales(spectrum)
-    fine = step / scales
-    left, right = ((side / fine).round().clamp_(-TOP, TOP) for side in (spectrum.left, spectrum.right))
+    """Codes of the left and right, and the scales: powers of two near to the roots, as far as codes can hold it."""
+    wanted, possible = spectrum.roots.log2().round(), (TOP * step / spectrum.largest).log2().floor()
+    scales = torch.exp2(torch.minimum(wanted, possible))
+    left, right = ((side * (scales / step)).round() for side in (spectrum.left, spectrum.right))
     return left, right, scales

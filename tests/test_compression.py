@@ -107,7 +107,8 @@ def test_a_whole_signature_of_trained_weights_too(error):
     signature = signature_of_digits(error=error)
     again = signature_of_digits(error=error)
     assert (again.payload, again.config.to_text()) == (signature.payload, signature.config.to_text())
-    assert signature.config.relative_error == pytest.approx(error, rel=0.02)
+    # Two matrices are few: where one of them changes from factors to codes, the error jumps.
+    assert 0.9 * error < signature.config.relative_error <= 1.01 * error
     taken = 0.0
     for name in ("0.weight", "2.weight"):
         parts, found = signature.tensors[name].parts, signature.delta(name)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rws_hub.config import is_repo_id, is_tensor_name, parse_config
 from rws_hub.errors import CorruptArtifactError, FormatVersionError, NotASignatureError
-from rws_hub.spec import MAX_CONFIG_BYTES
+from rws_hub.spec import FORMAT_VERSION, MAX_CONFIG_BYTES
 
 # Of format 1, which is spelled out, and of the newest.
 SMALL, NEW = old_signature().config, small_signature().config
@@ -299,7 +299,9 @@ def test_a_newer_format_says_which_version_to_install(stated, advice):
     newer = {"format": "rws", "format_version": 99, "rws_hub_version": stated, "unheard of": {}}
     with pytest.raises(FormatVersionError) as caught:
         parse_config(json.dumps(newer))
-    assert str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format {FORMAT_VERSION}. {advice}"
+    assert (
+        str(caught.value) == f"config.json is of format 99; this rws-hub reads up to format {FORMAT_VERSION}. {advice}"
+    )
 
 
 @pytest.mark.parametrize("text", ["a/b", "timm/resnet50.a1_in1k", "A-1/b_2"])
