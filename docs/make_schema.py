@@ -61,6 +61,8 @@ _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
     (spec.Backbone, "head"): _NAMED_SHAPES,
     (spec.Codec, "frame"): {"minimum": 1},
     (spec.Codec, "escapes"): {"minimum": 0},
+    (spec.Codec, "factors"): {"minimum": 1},
+    (spec.TensorFacts, "rank"): {"minimum": 1},
     (spec.Source, "sha256"): _HEX64,
     (spec.Payload, "sha256"): _HEX64,
     # 256 bytes in base64.
@@ -68,7 +70,7 @@ _LIMITS: dict[tuple[type, str], dict[str, Any]] = {
 }
 
 _COUNTS = "countsketch-256-v1"
-_PRESENT = {"anyOf": [{"required": ["frame"]}, {"required": ["escapes"]}]}
+_PRESENT = {"anyOf": [{"required": ["frame"]}, {"required": ["escapes"]}, {"required": ["factors"]}]}
 
 # Rules between the fields of one class.
 _RULES: dict[type, dict[str, Any]] = {
@@ -97,7 +99,8 @@ def schema() -> dict[str, Any]:
     root["properties"]["tensors"] = {}  # another form in every format
     facts = definitions["TensorFacts"]
     definitions["TensorGroup"] = _group(facts)
-    facts["properties"]["encoding"] = _without(facts["properties"]["encoding"], "symbols")
+    del facts["properties"]["rank"]
+    facts["properties"]["encoding"] = _without(facts["properties"]["encoding"], "symbols", "factors")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"config.json of a robust weight signature, formats 1 to {spec.FORMAT_VERSION}",
@@ -134,7 +137,9 @@ def _spelled_out() -> dict[str, Any]:
 
 
 def _short() -> dict[str, Any]:
-    """What formats 3 and 4 have of their own."""
+    """What the formats since 3 have of their own."""
+    factors = {"contains": {"properties": {"encoding": {"const": "factors"}}}}
+    plain = {"properties": {"codec": {"not": {"required": ["factors"]}}, "tensors": {"not": factors}}}
     return {
         "properties": {
             "format_version": {"minimum": compact.SINCE},
@@ -142,9 +147,21 @@ def _short() -> dict[str, Any]:
             "codec": {"properties": {"scheme": {"enum": ["entropy", "float32"]}}},
             "tensors": {"type": "array", "items": {"$ref": "#/$defs/TensorGroup"}, "minItems": 1},
         },
-        "if": {"properties": {"format_version": {"const": compact.SINCE}}},
-        "then": {"properties": {"codec": {"properties": {"scheme": {"const": "entropy"}}}, "sketch": _sketch(_COUNTS)}},
-        "else": {"properties": {"sketch": _sketch("signs-2048-v1")}},
+        "oneOf": [
+            {
+                "properties": {
+                    "format_version": {"const": compact.SINCE},
+                    "codec": {"properties": {"scheme": {"const": "entropy"}}},
+                    "sketch": _sketch(_COUNTS),
+                },
+                "allOf": [plain],
+            },
+            {
+                "properties": {"format_version": {"const": 4}, "sketch": _sketch("signs-2048-v1")},
+                "allOf": [plain],
+            },
+            {"properties": {"format_version": {"const": 5}, "codec": {"required": ["factors"]}, "tensors": factors}},
+        ],
     }
 
 
@@ -159,31 +176,42 @@ def _named(names: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
 def _group(facts: dict[str, Any]) -> dict[str, Any]:
     """Tensors that have the first four facts in common."""
     kind = {k: facts["properties"][k] for k in compact._KIND}
-    numbers = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    number, rank = {"type": "number"}, facts["properties"]["rank"]
+    pair = {"prefixItems": [number, number], "minItems": 2, "maxItems": 2}
+    three = {"prefixItems": [number, number, rank], "minItems": 3}
     variance = {"pattern": "running_var$"}
     return {
-        "description": "Stored deltas of one kind: name -> relative_error and relative_norm.",
+        "description": "Stored deltas of one kind: name -> relative_error and relative_norm (and rank, of factors).",
         "type": "object",
         "properties": kind
         | {"encoding": _without(kind["encoding"], "codes"), "granularity": {"type": "null"}}
         | {
             "tensors": {
                 "type": "object",
-                "additionalProperties": numbers,
+                "additionalProperties": {"type": "array", "maxItems": 3},
                 "minProperties": 1,
                 "propertyNames": _TENSOR_NAME,
             }
         },
         "required": [*kind, "tensors"],
         "additionalProperties": False,
-        "if": {"properties": {"op": {"const": "multiply"}}},
-        "then": {"properties": {"tensors": {"propertyNames": variance}}},
-        "else": {"properties": {"tensors": {"propertyNames": {"not": variance}}}},
+        "allOf": [
+            {
+                "if": {"properties": {"op": {"const": "multiply"}}},
+                "then": {"properties": {"tensors": {"propertyNames": variance}}},
+                "else": {"properties": {"tensors": {"propertyNames": {"not": variance}}}},
+            },
+            {
+                "if": {"properties": {"encoding": {"const": "factors"}}},
+                "then": {"properties": {"tensors": {"additionalProperties": three}}},
+                "else": {"properties": {"tensors": {"additionalProperties": pair}}},
+            },
+        ],
     }
 
 
-def _without(choice: dict[str, Any], value: str) -> dict[str, Any]:
-    return choice | {"enum": [v for v in choice["enum"] if v != value]}
+def _without(choice: dict[str, Any], *values: str) -> dict[str, Any]:
+    return choice | {"enum": [v for v in choice["enum"] if v not in values]}
 
 
 def text() -> str:

@@ -15,7 +15,22 @@ from builders import tiny_signature
 from forge import DELETE, config_data, old_signature, put, sealed, small_signature
 from test_config import NEW_RULES, RULES
 
-from rws_hub import codec, compact, extract, frames, kinship, layers, names, recognise, resolve, rounding, spec, symbols
+from rws_hub import (
+    codec,
+    compact,
+    extract,
+    factoring,
+    factors,
+    frames,
+    kinship,
+    layers,
+    names,
+    recognise,
+    resolve,
+    rounding,
+    spec,
+    symbols,
+)
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError
 
@@ -155,6 +170,13 @@ def test_the_specification_names_every_value_of_every_choice():
         f"no name more than {compact.MAX_LENGTH}, no shape more than {compact.MAX_AXES} dimensions",
         f"each at most {symbols.MAX_CODE:,} in magnitude",
         f"from 2^{math.log2(symbols.MIN_STEP):g} to 2^{math.log2(symbols.MAX_STEP):g}",
+        f"codes from -{factors.TOP} to {factors.TOP}, the left ones",
+        f"a shift from 0 to {factors._MAX_SHIFT}",
+        f"MUST be at most 2^{math.log2(factors.EXACT):g}, so that",
+        f"from 2^{math.log2(symbols.MIN_STEP):g} to 2^{math.log2(factors.MAX_STEP):g}",
+        f"not more than {spec.MAX_EXPANSION:,} times `codec.factors`",
+        f"more than {spec.MAX_PRODUCT:,} times `codec.factors`",
+        f"shorter of at most {factoring._MAX_SIDE:,}, at most 2^{math.log2(factoring._MAX_ELEMENTS):g} elements",
         f"of a symbol, {spec.WIDTHS[0]} or {spec.WIDTHS[1]}, with entropy",
         f"a window of at most 2^{frames._WINDOW_LOG} bytes",
         f"more than {spec.MAX_EXPANSION:,} times `codec.frame`",
@@ -175,6 +197,12 @@ def test_the_examples_of_the_specification_hold():
     stream, escapes = symbols.pack(torch.tensor([-7, -1, 0, 1, 9]), 4)
     assert f"The codes -7 -1 0 1 9 at b = 4 are the bytes `{stream.numpy().tobytes().hex(' ')}`" in SPEC
     assert escapes.tolist() == [9]
+    left, right = torch.tensor([[1, -2], [0, 1]]), torch.tensor([[3, 0, 1], [0, 4, 0]])
+    bytes_of = (torch.cat([left, right], 1) + factors.TOP).to(torch.uint8).reshape(-1)
+    assert f"`{' '.join(bytes_of.numpy().tobytes().hex(' ').split())}`" in " ".join(SPEC.split())
+    parts = factors.parts("", bytes_of, torch.tensor([0, 2], dtype=torch.uint8), 2)
+    assert (parts["left"] @ parts["right"]).tolist() == [[3, 0, 1], [-6, 16, -2]]
+    assert "the codes 3 0 1 and -6 16 -2" in SPEC
     old = torch.tensor([0x71, 0x98, 0x8F, 0x88], dtype=torch.uint8)
     assert codec.unpack_bits(old, 4, 5).tolist() == [-7, -1, 0, 1, 7]
     assert f"The codes -7 -1 0 1 7 at b = 4 are the bytes `{old.numpy().tobytes().hex(' ')}`" in SPEC
