@@ -18,7 +18,7 @@ WHAT_WAS_DONE = (
     "default error and alpha 1 where nothing else is said. "
     '"All layers" is every layer but the head (`--layers \'*\'`), "shallow" the default of `rws extract`: '
     "the first layers that hold 70 % of the summed relative differences. The "
-    "validation split chose every epoch; the first 4,000 test images were measured (VGG: 2,000, ViT: 1,000). "
+    "validation split chose every epoch; the first 4,000 test images were measured (VGG: 2,000). "
     "Accuracies are top-1 in percent, means over corruptions and seeds: [95 % interval, bootstrap over images] ± "
     "standard deviation over seeds; what is gained over the first row has the paired interval over images, which says "
     "nothing about other seeds. Tables stand on different corruptions and seeds, as said below each, so their "

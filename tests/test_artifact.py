@@ -111,7 +111,7 @@ def test_an_error_is_also_the_built_in_one_that_a_caller_would_catch(tmp_path):
         (b'{"a": 1, "a": 2}', NotASignatureError),
         (b"\xff", NotASignatureError),
         (b"[" * 100_000, NotASignatureError),
-        (b'{"format": "rws", "format_version": 5}', FormatVersionError),
+        (b'{"format": "rws", "format_version": 6}', FormatVersionError),
     ],
 )
 def test_what_may_not_be_written_over(config, kind):

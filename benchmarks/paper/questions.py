@@ -17,7 +17,7 @@ from rws_hub.spec import DEFAULT_ERROR
 
 _NORM_IMAGES = 1000
 # Relative errors of the coded weights; 0 is plain float32.
-ERRORS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7)
+ERRORS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def headline(lab: Lab) -> Answer:

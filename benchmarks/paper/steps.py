@@ -32,6 +32,9 @@ from rws_hub import patch
 from rws_hub.classifier import preprocessing_of
 from rws_hub.codec import is_wide
 from rws_hub.corruptions import corrupt
+from rws_hub.factoring import entropy as factor_bits
+from rws_hub.factoring import factor, factorable
+from rws_hub.factors import TOP
 from rws_hub.rate import relative_step
 from rws_hub.rounding import quantize, taps
 from rws_hub.symbols import top
@@ -49,12 +52,25 @@ Deltas = Mapping[str, torch.Tensor]
 class Rule:
     """The step of a clean weight's delta over the base step; where rounding up begins; whether kernels keep sums.
 
+    With `factors` the matrices of linear layers are not rounded themselves, but the parts of their decomposition.
+
     The step may hang on what is felt of the weight: divergence over squared error, where that tensor alone is coarse.
     """
 
     step: Callable[[torch.Tensor, float], float]
     up: float = 0.5
     kernels: bool = False
+    factors: bool = False
+
+    def stored(self, delta: torch.Tensor, step: float) -> tuple[torch.Tensor, float]:
+        """What is left of a delta, and the bits that it takes."""
+        if self.factors and factorable(tuple(delta.shape)):
+            found, outputs = factor(delta, step), len(delta)
+            left, right = found.codes[:, :outputs].double(), found.codes[:, outputs:].double()
+            product = (left.T * torch.exp2(found.shifts.double())) @ right * found.step
+            return product.float(), factor_bits(torch.bincount(found.codes.reshape(-1).int() + TOP)) + 8 * len(left)
+        codes = self.codes(delta, step)
+        return codes * step, entropy(codes)
 
     def codes(self, delta: torch.Tensor, step: float) -> torch.Tensor:
         """Whole numbers as floats, of the delta's shape."""
@@ -91,6 +107,7 @@ RULES = {
     "sqrt(outputs), kernels keep their sums": Rule(_outputs, kernels=True),
     "sqrt(elements), kernels keep their sums": Rule(_elements, kernels=True),
     "as the library, kernels keep their sums": Rule(_chosen, kernels=True),
+    "as the library, kernels keep their sums, matrices as factors": Rule(_chosen, kernels=True, factors=True),
     "1 / sqrt(felt on images), kernels keep their sums": Rule(lambda _, felt: felt**-0.5, kernels=True),
     "1 / fourth root(felt on images), kernels keep their sums": Rule(lambda _, felt: felt**-0.25, kernels=True),
 }
@@ -113,9 +130,9 @@ def quantized(rule: Rule, clean: Deltas, deltas: Deltas, felt: Mapping[str, floa
     low, high = rms / 512, rms * 32
     while high / low > 1.02:
         base = math.sqrt(low * high)
-        taken = sum(entropy(rule.codes(d, base * relative[n])) for n, d in deltas.items())
+        taken = sum(rule.stored(d, base * relative[n])[1] for n, d in deltas.items())
         low, high = (base, high) if taken > BITS * sum(d.numel() for d in deltas.values()) else (low, base)
-    return {n: rule.codes(d, high * relative[n]) * (high * relative[n]) for n, d in deltas.items()}
+    return {n: rule.stored(d, high * relative[n])[0] for n, d in deltas.items()}
 
 
 def answers(model: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
