@@ -8,12 +8,14 @@ then read once more; we compare the bytes that are decoded, and hold them to the
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rws_hub.artifact import belongs
 from rws_hub.bundle import UNSIGNED, names_key, read_bundle, statement
+from rws_hub.disk import naming
 from rws_hub.errors import CorruptArtifactError, SigningError, VerificationError
 from rws_hub.manifest import Manifest
 from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE, Data
@@ -33,7 +35,7 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
 
     Raises:
         SigningError: `model-signing` is missing, or the key cannot sign.
-        FileNotFoundError: there is no such key file.
+        OSError: with the name of the file that could not be read, or of the copy that could not be written.
     """
     try:
         from model_signing import hashing, signing
@@ -41,20 +43,37 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
         raise _missing() from error
     _require_file(private_key)
     try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
+        with naming(private_key):
+            signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except OSError:
         raise
     except Exception as error:  # whatever the library makes of a file that is no such key
         raise SigningError(_why_not(error, private_key, "private")) from error
     how = hashing.Config().set_ignored_paths(paths=sorted(UNSIGNED), ignore_git_paths=True)
-    with tempfile.TemporaryDirectory(prefix="rws-sign-") as scratch:
-        folder = Path(scratch) / name
+    with _room() as scratch:
+        folder = scratch / name
         for path in sorted(files.keys() - UNSIGNED):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(files[path])
-        made = Path(scratch) / SIGNATURE_FILE
-        signer.set_hashing_config(how).sign(folder, made)
-        return made.read_bytes()
+            with naming(folder / path):
+                (folder / path).write_bytes(files[path])
+        made = scratch / SIGNATURE_FILE
+        with naming(made):
+            signer.set_hashing_config(how).sign(folder, made)
+            return made.read_bytes()
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[Path]:
+    """A folder for what the library signs: it takes files, and the artifact may not have been written yet."""
+    try:
+        with naming("a temporary folder"), tempfile.TemporaryDirectory(prefix="rws-sign-") as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        error.add_note(
+            "nothing was signed or changed. The files are copied into a temporary folder to be signed: make room "
+            "there, or set TMPDIR to another folder, and run it again"
+        )
+        raise
 
 
 def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
@@ -76,7 +95,8 @@ def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
         raise _missing() from error
     _require_file(public_key)
     try:
-        verifier = sign_ec_key.Verifier(Path(public_key))
+        with naming(public_key):
+            verifier = sign_ec_key.Verifier(Path(public_key))
     except OSError:
         raise
     except Exception as error:

@@ -1,0 +1,62 @@
+"""Private keys that cannot sign or should not, and disks that fail while something is signed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from keys import key_pair
+from published import files_of, fog, measured
+
+from rws_hub.cli import main
+
+_LIMITED = """
+import resource, sys
+from rws_hub.cli import main
+import model_signing.signing
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), hard))
+sys.exit(main(["sign", *sys.argv[2:]]))
+"""
+
+
+@pytest.fixture
+def keys(tmp_path):
+    return key_pair(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path, keys):
+    fog().save_pretrained(tmp_path / "fog", results=measured(fog()), sign=keys[0])
+    return tmp_path / "fog"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits what a process may write")
+@pytest.mark.parametrize(("size", "named"), [(1000, "fog/config.json: File too"), (0, "a temporary folder: No usable")])
+def test_a_disk_without_room_is_named_and_nothing_is_half_signed(folder, keys, tmp_path, size, named):
+    before = files_of(folder)
+    room = tmp_path / "room"
+    room.mkdir()
+    command = [sys.executable, "-c", _LIMITED, str(size), str(folder), str(keys[0])]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TMPDIR": str(room)})
+    said, note = ran.stderr.splitlines()
+    assert ran.returncode == 1 and named in said and (str(room) in said)
+    assert note.startswith("note: nothing was signed or changed.") and "or set TMPDIR to another folder" in note
+    assert files_of(folder) == before and not list(room.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file whose reading fails")
+@pytest.mark.parametrize("part", ["key", "results.json", "config.json", "rws.safetensors"])
+def test_a_file_that_cannot_be_read_is_named(folder, keys, capsys, monkeypatch, part):
+    broken = keys[0] if part == "key" else folder / part
+    before, real = files_of(folder), Path.open
+
+    def opened(self, *arguments, **more):
+        return real(Path("/proc/self/mem") if self == broken else self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert main(["sign", str(folder), str(keys[0])]) == 1
+    assert capsys.readouterr().err == f"error: {broken}: Input/output error\n"
+    monkeypatch.undo()
+    assert files_of(folder) == before
