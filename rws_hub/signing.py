@@ -9,6 +9,8 @@ then read once more; we compare the bytes that are decoded, and hold them to the
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,7 +36,7 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
         name: what the statement calls the artifact; informative, one path component.
 
     Raises:
-        SigningError: `model-signing` is missing, or the key cannot sign.
+        SigningError: `model-signing` is missing, the key cannot sign, or others than its owner can read it.
         OSError: with the name of the file that could not be read, or of the copy that could not be written.
     """
     try:
@@ -49,6 +51,7 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
         raise
     except Exception as error:  # whatever the library makes of a file that is no such key
         raise SigningError(_why_not(error, private_key, "private")) from error
+    _require_own(private_key)
     how = hashing.Config().set_ignored_paths(paths=sorted(UNSIGNED), ignore_git_paths=True)
     with _room() as scratch:
         folder = scratch / name
@@ -140,6 +143,16 @@ def _missing() -> SigningError:
 def _require_file(key: str | Path) -> None:
     if Path(key).is_dir():
         raise SigningError(f"{key}: is a folder; name the file in it that holds {_CURVES}")
+
+
+def _require_own(key: str | Path) -> None:
+    """Refuse a private key that lies open to others, as ssh does; what comes through a pipe lies nowhere."""
+    mode = Path(key).stat().st_mode
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SigningError(
+            f"{key}: is open to others than its owner (mode {stat.S_IMODE(mode):04o}, expected 0600), and who reads it "
+            f"can sign in your name. Run chmod 600 {key}. If somebody may have read it, make a new one: docs/SIGNING.md"
+        )
 
 
 def _why_not(error: Exception, key: str | Path, kind: str) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from keys import key_pair
-from published import files_of, fog, measured
+from published import REPO, files_of, fog, measured
 
+from rws_hub import SigningError
 from rws_hub.cli import main
 
 _LIMITED = """
@@ -30,6 +31,24 @@ def keys(tmp_path):
 def folder(tmp_path, keys):
     fog().save_pretrained(tmp_path / "fog", results=measured(fog()), sign=keys[0])
     return tmp_path / "fog"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="who may read a file is said otherwise there")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o620])
+def test_a_private_key_that_lies_open_is_refused(folder, keys, hub, capsys, tmp_path, mode):
+    before = files_of(folder)
+    keys[0].chmod(mode)
+    for words in (("sign", folder, keys[0]), ("push", folder, REPO, "--sign", keys[0])):
+        assert main(list(map(str, words))) == 1
+        said = capsys.readouterr().err
+        assert f"{keys[0]}: is open to others than its owner (mode 0{mode:o}, expected 0600)" in said
+        assert f"chmod 600 {keys[0]}" in said
+    with pytest.raises(SigningError, match="is open to others"):
+        fog().save_pretrained(tmp_path / "new", sign=keys[0])
+    assert files_of(folder) == before and not (tmp_path / "new").exists() and len(hub.log) == 0
+    for fine in (0o600, 0o400):
+        keys[0].chmod(fine)
+        assert main(["sign", str(folder), str(keys[0])]) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits what a process may write")
