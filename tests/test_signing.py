@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from keys import key_pair
 from published import files_of, fog, measured, saved
 
-from rws_hub import ArtifactError, RobustWeightSignature, SigningError, VerificationError
+from rws_hub import ArtifactError, RobustWeightSignature, SigningError, VerificationError, signing
 from rws_hub.bundle import statement
 from rws_hub.cli import main
 from rws_hub.contents import write_folder
+from rws_hub.lock import read_lock
 from rws_hub.parser import build_parser
 
 load = RobustWeightSignature.from_pretrained
@@ -346,6 +347,33 @@ def test_a_killed_signing_leaves_the_old_state(folder, keys, monkeypatch):
         write_folder(folder, fog().config, fog().payload, None, {"new.png": b"\x89PNG\r\n\x1a\n"}, sign=keys[0])
     assert {f: f.read_bytes() for f in folder.rglob("*") if f.is_file()} == before
     assert load(folder, public_key=keys[1]) == fog()
+
+
+@pytest.mark.parametrize("way", ["load", "info", "lock"])
+def test_a_folder_that_is_signed_anew_while_it_is_read(keys, tmp_path, monkeypatch, capsys, way):
+    folder, times = tmp_path / "two", []
+    fog().save_pretrained(folder, sign=keys[0])
+    verified = signing.verified
+
+    def meanwhile(*arguments):
+        found = verified(*arguments)
+        if not times:  # another process, just after the old signature was verified
+            fog(2).save_pretrained(folder, sign=keys[0])
+        times.append(1)
+        return found
+
+    monkeypatch.setattr(signing, "verified", meanwhile)
+    expected = fog(2).config.payload.sha256
+    if way == "load":
+        assert load(folder, public_key=keys[1]) == fog(2)
+    elif way == "info":
+        assert main(["info", str(folder), "--verify", str(keys[1]), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["sha256"] == expected
+    else:
+        lock = tmp_path / "rws.lock"
+        assert main(["lock", str(folder), "--verify", str(keys[1]), "-o", str(lock)]) == 0
+        assert read_lock(lock).signatures[0].sha256["rws.safetensors"] == expected
+    assert len(times) == 2
 
 
 def test_info_says_that_it_is_there(folder, keys, tmp_path, capsys):
