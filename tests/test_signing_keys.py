@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from keys import key_pair
-from published import REPO, files_of, fog, measured
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from published import REPO, files_of, fog
+from test_signing import folder, keys, load
 
 from rws_hub import SigningError
 from rws_hub.cli import main
+
+__all__ = ["folder", "keys"]  # fixtures
 
 _LIMITED = """
 import resource, sys
@@ -22,15 +26,42 @@ sys.exit(main(["sign", *sys.argv[2:]]))
 """
 
 
-@pytest.fixture
-def keys(tmp_path):
-    return key_pair(tmp_path)
+def test_a_key_from_a_pipe(tmp_path, keys):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(keys[0].read_bytes())
+    fog().save_pretrained(tmp_path / "piped", sign=f"/dev/fd/{reading}")
+    os.close(reading)
+    assert load(tmp_path / "piped", public_key=keys[1]) == fog()
 
 
-@pytest.fixture
-def folder(tmp_path, keys):
-    fog().save_pretrained(tmp_path / "fog", results=measured(fog()), sign=keys[0])
-    return tmp_path / "fog"
+def test_keys_that_cannot(folder, tmp_path, keys):
+    other = ed25519.Ed25519PrivateKey.generate()
+    how = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "ed.pem").write_bytes(other.private_bytes(*how, serialization.NoEncryption()))
+    locked = serialization.load_pem_private_key(keys[0].read_bytes(), None)
+    (tmp_path / "locked.pem").write_bytes(locked.private_bytes(*how, serialization.BestAvailableEncryption(b"x")))
+    (tmp_path / "empty.pem").touch()
+    for name, words in (("ed.pem", "P-256"), ("alice.pub", "private half"), ("locked.pem", "<\\(openssl pkey")):
+        with pytest.raises(SigningError, match=words):
+            fog().save_pretrained(tmp_path / "new", sign=tmp_path / name)
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    (tmp_path / "rsa.pem").write_bytes(rsa_key.private_bytes(*how, serialization.NoEncryption()))
+    public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "rsa.pub").write_bytes(rsa_key.public_key().public_bytes(*public))
+    for name, words in (("rsa.{}", "it is an RSA key; expected an elliptic curve key"), ("", "is a folder; name the")):
+        with pytest.raises(SigningError, match=words):
+            fog().save_pretrained(tmp_path / "new", sign=tmp_path / name.format("pem"))
+        with pytest.raises(SigningError, match=words) as caught:
+            load(folder, public_key=tmp_path / name.format("pub"))
+        assert "attribute" not in str(caught.value)
+    for name in ("alice.pem", "empty.pem", "fog/config.json"):
+        with pytest.raises(SigningError, match="public half"):
+            load(folder, public_key=tmp_path / name)
+    for call in (lambda k: load(folder, public_key=k), lambda k: fog().save_pretrained(tmp_path / "new", sign=k)):
+        with pytest.raises(FileNotFoundError):
+            call(tmp_path / "missing.pem")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="who may read a file is said otherwise there")
