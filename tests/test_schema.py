@@ -13,7 +13,7 @@ import pytest
 import torch
 from builders import tiny_signature
 from forge import DELETE, config_data, old_signature, put, sealed, small_signature
-from test_config_rules import NEW_RULES, RULES
+from test_config import NEW_RULES, RULES
 
 from rws_hub import codec, compact, extract, frames, kinship, layers, names, recognise, resolve, rounding, spec, symbols
 from rws_hub.config import parse_config
