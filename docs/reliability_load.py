@@ -15,8 +15,9 @@ RACES = (
      "test_forks.py"),
     ("a fork while another thread loaded a signature, in Python 3.11, whose `cached_property` holds a lock: the child "
      "could never load one", "test_forks.py"),
-    ("a signal handler or a finalizer that took a patch off in the middle of a change lost weights", "test_gates.py"),
-    ("a handle that was read during an exchange: it carried nothing for a moment", "test_gates.py"),
+    ("a signal handler or a finalizer that took a patch off in the middle of a change lost weights",
+     "test_gates_signals.py"),
+    ("a handle that was read during an exchange: it carried nothing for a moment", "test_gates_threads.py"),
 )  # fmt: skip
 
 

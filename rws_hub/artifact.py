@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from rws_hub.beside import FIGURES, read_file, read_own
 from rws_hub.config import parse_config
-from rws_hub.disk import place, scratch_folder, sweep, write
+from rws_hub.disk import naming, place, scratch_folder, sweep, write
 from rws_hub.errors import ArtifactError, CardError, CorruptArtifactError, NotASignatureError
 from rws_hub.manifest import Manifest
 from rws_hub.pending import current, names, stamp
@@ -151,7 +151,7 @@ def read_payload_bytes(folder: Path, config: SignatureConfig) -> bytearray:
         data = bytearray(size)
     except MemoryError as error:
         raise CorruptArtifactError(f"{file}: {size:,} bytes, more than this machine has memory for") from error
-    with file.open("rb") as handle:
+    with naming(file), file.open("rb") as handle:
         got = handle.readinto(data)
     if got != size:
         raise CorruptArtifactError(f"{file}: {got:,} bytes could be read, {size:,} were there a moment ago")

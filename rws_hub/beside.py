@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rws_hub import pending
+from rws_hub.disk import naming
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.results import MAX_RESULTS_BYTES, Results, parse_results
 from rws_hub.spec import (
@@ -32,6 +33,7 @@ def read_file(file: Path, limit: int) -> bytes | None:
 
     Raises:
         CorruptArtifactError: a folder, a pipe or a device, or more than `limit` bytes; nothing more is read.
+        OSError: with the name of the file.
     """
     if not file.is_file():
         if file.exists() or file.is_symlink():
@@ -39,7 +41,7 @@ def read_file(file: Path, limit: int) -> bytes | None:
         return None
     size = file.stat().st_size
     if size <= limit:
-        with file.open("rb") as handle:
+        with naming(file), file.open("rb") as handle:
             data = handle.read(size + 1)
         size = len(data)  # it can have grown meanwhile
     if size > limit:

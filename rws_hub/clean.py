@@ -11,6 +11,7 @@ from rws_hub.anchors import Anchor, Home, anchor_of, target_of, tensor_of
 from rws_hub.bounds import exact_square_of, square_of
 from rws_hub.codec import is_wide
 from rws_hub.deltas import Scratch, moving
+from rws_hub.kinship import marked
 from rws_hub.storage import extent
 from rws_hub.writing import clean_values
 
@@ -22,11 +23,11 @@ def rows_near(home: Home, start: int, stop: int) -> torch.Tensor:
     """Rows [start, stop) of the clean values of a tensor that takes summands, on the CPU.
 
     Where something is on it they are what subtracting gives, which is wrong by a rounding; NaN in rows that another
-    process holds.
+    process holds, infinity for whatever is not finite in those of this one (`kinship.marked`).
     """
     live, anchor = tensor_of(*home), anchor_of(*home)
     if anchor is None and not shards.is_sharded(live):
-        return live.detach()[start:stop].cpu()
+        return marked(live.detach()[start:stop].cpu())
     part = shards.part_of(live)
     first, last = max(start, part.first), min(stop, part.first + len(part.values))
     held = part.values[max(0, first - part.first) : max(0, last - part.first)]
@@ -36,10 +37,10 @@ def rows_near(home: Home, start: int, stop: int) -> torch.Tensor:
         change = deltas.total(on, at, flat.numel(), Scratch(flat.numel(), flat.device))
         held = held if change is None else (flat.double() - change).view(held.shape)
     if not shards.is_sharded(live):
-        return held.cpu()
-    found = torch.full((stop - start, *live.shape[1:]), torch.nan, dtype=held.dtype, device="cpu")
+        return marked(held.cpu())
+    found = torch.full((stop - start, *live.shape[1:]), torch.nan, dtype=torch.float64, device="cpu")
     if first < last:
-        found[first - start : last - start] = held.cpu()
+        found[first - start : last - start] = marked(held.cpu())
     return found
 
 

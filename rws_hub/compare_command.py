@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Carry out `rws compare`.
 
     Raises:
-        ArtifactError: a plot is there already, or a signature cannot be read.
+        ArtifactError: a plot is there already, or a signature cannot be read, is not signed with the key that was
+            given, or is not what the lock file pins.
         ComparisonError: the signatures cannot be compared.
         RWSError: matplotlib is missing.
         huggingface_hub.errors: whatever the Hub client raises, untouched.
@@ -32,9 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
     from rws_hub.comparison import compare, identify
     from rws_hub.signature import RobustWeightSignature
 
+    def load(source: str) -> RobustWeightSignature:
+        return RobustWeightSignature.from_pretrained(source, public_key=arguments.public_key, lock=arguments.lock)
+
     sources = [arguments.first, *arguments.others]
-    signatures = [RobustWeightSignature.from_pretrained(source) for source in sources]
-    unknown = None if arguments.identify is None else RobustWeightSignature.from_pretrained(arguments.identify)
+    signatures = [load(source) for source in sources]
+    unknown = None if arguments.identify is None else load(arguments.identify)
     comparison = compare(signatures)
     found = None if unknown is None else identify(unknown, signatures)
     plots = [] if arguments.plots is None else _write_plots(arguments.plots, comparison)

@@ -168,7 +168,8 @@ def _require_covered(folder: Path, files: Mapping[str, Data]) -> None:
 
 
 def _is(file: Path, data: Data) -> bool:
-    return file.is_file() and file.read_bytes() == data
+    with disk.naming(file):
+        return file.is_file() and file.read_bytes() == data
 
 
 def _require_ours(folder: Path) -> None:

@@ -130,6 +130,17 @@ def place(file: Path, target: Path) -> None:
     raise FileExistsError(errno.EEXIST, _MEANWHILE, str(target))
 
 
+@contextlib.contextmanager
+def naming(file: str | Path) -> Iterator[None]:
+    """An error of the disk inside of this block names this file where the system names none, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(file)
+        raise
+
+
 def reason(error: OSError) -> str:
     """What to do about an error of the disk."""
     if error.errno in _FULL:

@@ -114,8 +114,9 @@ def run(arguments: argparse.Namespace) -> None:
     from rws_hub.pictures import open_pictures, refuse_overlap
     from rws_hub.signature import RobustWeightSignature
 
-    if not arguments.signature and (arguments.alpha or arguments.controls):
-        raise EvaluationError("--alpha and --controls say how a signature is measured: name one with --signature")
+    idle = [n for n in ("alpha", "controls", "public-key", "lock") if getattr(arguments, n.replace("-", "_"))]
+    if idle and not arguments.signature:
+        raise EvaluationError(f"--{idle[0]} is about signatures, and there is none: name one with --signature")
     reference = _reference(arguments.reference)
     wanted = conditions(_corruptions(arguments), arguments.severity)
     columns = {"image_column": arguments.image_column, "label_column": arguments.label_column}
@@ -131,7 +132,10 @@ def run(arguments: argparse.Namespace) -> None:
     study = Study(
         model=opened.model,
         robust=None if robust is None else robust.model,
-        signatures=tuple(RobustWeightSignature.from_pretrained(s) for s in arguments.signature),
+        signatures=tuple(
+            RobustWeightSignature.from_pretrained(s, public_key=arguments.public_key, lock=arguments.lock)
+            for s in arguments.signature
+        ),
         alphas=tuple(arguments.alpha or (1.0,)),
         controls=tuple(arguments.controls),
         norm_images=arguments.bn_images,

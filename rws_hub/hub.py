@@ -44,13 +44,27 @@ class Found:
 
     Attributes:
         folder: a local one, or the cache folder of one commit.
-        manifests: of a verified signature and of a lock file, where they were asked for.
+        manifests: of a lock file and, in the cache, of a verified signature, where they were asked for.
         commit: None for a local folder.
+        public_key: for a local folder, whose signature has yet to be verified with it.
     """
 
     folder: Path
     manifests: tuple[Manifest, ...] = ()
     commit: str | None = None
+    public_key: str | Path | None = None
+
+    def vouched(self) -> tuple[Manifest, ...]:
+        """What the files have to be. A local folder can be signed anew at any moment: ask in `artifact.consistently`.
+
+        Raises:
+            VerificationError: a local folder is not signed with `public_key`.
+            SigningError: the key cannot verify, or the library for it is missing.
+        """
+        if self.public_key is None:
+            return self.manifests
+        file = current(self.folder, SIGNATURE_FILE)
+        return (*self.manifests, signing.verified(file, self.public_key, str(self.folder)))
 
 
 def locate(
@@ -70,7 +84,8 @@ def locate(
     Raises:
         NotASignatureError: neither a folder nor a Hub id, or a repository without a signature.
         ArtifactError: `revision` with a local folder, or a subfolder that points elsewhere.
-        VerificationError: not signed with `public_key`, or not what `lock` pins.
+        VerificationError: not signed with `public_key` (of a local folder, `Found.vouched` tells), or not what `lock`
+            pins.
         huggingface_hub.errors: as the client raises them.
     """
     pin = None if lock is None else locks.find_pin(Path(lock), source, revision, subfolder)
@@ -78,9 +93,7 @@ def locate(
     published = pin is not None and pin.repo is not None  # a folder of that name is not what is pinned
     folder = None if published else artifact.local_folder(source, revision, subfolder)
     if folder is not None:
-        if public_key is not None:
-            manifests += (signing.verified(current(folder, SIGNATURE_FILE), public_key, str(folder)),)
-        return Found(folder, manifests)
+        return Found(folder, manifests, public_key=public_key)
     if isinstance(source, Path) or not is_repo_id(source):
         raise NotASignatureError(f"{str(source)[:200]!r} is neither a local folder nor a Hub id (namespace/name)")
     place = Place(source, subfolder, token, cache_dir, force_download, local_files_only)

@@ -103,8 +103,9 @@ class Held:
 def hold(arguments: argparse.Namespace) -> Held:
     """Find a signature, and hold every file of it that is here to the key and the lock file that were given."""
     from rws_hub import artifact
+    from rws_hub.config import parse_config
     from rws_hub.pending import current
-    from rws_hub.spec import SIGNATURE_FILE
+    from rws_hub.spec import CONFIG_FILE, SIGNATURE_FILE
 
     asked = arguments.public_key is not None or arguments.lock is not None
     if not asked:  # needs no client
@@ -123,7 +124,8 @@ def hold(arguments: argparse.Namespace) -> Held:
     )
     if found.commit is None:
         files = pinned.read_held(str(found.folder), found)
-        return Held(artifact.read_config(found.folder, found.manifests), SIGNATURE_FILE in files, True)
+        config = parse_config(files[CONFIG_FILE], f"{found.folder}/{CONFIG_FILE}")
+        return Held(config, SIGNATURE_FILE in files, True)
     config = artifact.read_verified(found.folder, found.manifests)
     signed = Place(arguments.signature, arguments.subfolder).is_signed(found.commit)
     return Held(config, signed, False if asked else None)

@@ -216,11 +216,13 @@ def _with_kinship(
     if config.sketch.method == "signs-2048-v1":
         found = model.summed(kinship.agreement(config.sketch, layout, rows))
         similarity, compared, alike = found.similarity, found.compared, found.agreeing == found.compared
+        broken = found.broken
     else:
         read = {n: s for n, s in layout.items() if n not in unread}
         similarity = None if model.scattered else kinship.count_similarity(config.sketch, read, rows)
         alike = similarity is None or similarity > _ALIKE
         compared = 0 if similarity is None else sum(signature.elements(n) for n in read)
+        broken = "" if model.scattered else kinship.broken(read, rows)
     same, own = None, ""
     if digest and (alike or terms.verify == "exact") and not unread and not model.scattered:
         own = digest_of(layout, partial(rows, of=exact))
@@ -230,6 +232,13 @@ def _with_kinship(
     if terms.verify == "exact" and not same:
         twin = own == next(s.sha256 for s in config.sources if s.role == "robust")
         why = _not_the_base(judged, "its robust twin" if twin else "", unread, scattered=model.scattered)
+    elif terms.verify == "kin" and broken:
+        named = homes[broken][0].model if broken in homes else broken
+        why = (
+            f"most of the weights that were looked at in {named} are NaN or infinite, so nothing can be said of its "
+            "kinship; expected finite ones. Load the model again, or look at how it was made. To insist, pass "
+            'verify="architecture" (--verify architecture).'
+        )
     elif terms.verify == "kin" and similarity is not None and similarity < KIN_SIMILARITY:
         why = (
             f"it is a stranger to the model that the signature was made from: the estimated similarity is "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +24,8 @@ from rws_hub.codec import is_wide
 from rws_hub.names import Layout
 from rws_hub.spec import Sketch
 
-# Returns rows [start, stop) of axis 0 of a tensor, by its canonical name; NaN where a value cannot be told.
+# Returns rows [start, stop) of axis 0 of a tensor, by its canonical name; NaN where a value cannot be told, and
+# infinity where it is there and not finite (`marked`).
 Rows = Callable[[str, int, int], torch.Tensor]
 
 # Places come in runs of neighbours, which lie in a row or two.
@@ -46,10 +48,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """At how many places two models were compared, and at how many of these the signs of their weights are equal."""
+    """At how many places two models were compared, and at how many of these the signs of their weights are equal.
+
+    Attributes:
+        agreeing, compared: these numbers.
+        broken: a tensor most of whose places are not finite; empty if there is none.
+    """
 
     agreeing: int
     compared: int
+    broken: str = ""
 
     @property
     def similarity(self) -> float | None:
@@ -72,9 +80,29 @@ def agreement(stated: Sketch, layout: Layout, rows: Rows) -> Agreement:
     """Compare a model with a sketch of signs; `layout` is that of the tensors which it is of."""
     values = _values(layout, rows)
     bits = np.unpackbits(np.frombuffer(base64.b64decode(stated.values), np.uint8), bitorder="little")
-    known = (values != 0) & ~np.isnan(values)
+    known = (values != 0) & np.isfinite(values)
     same = (values > 0) == bits[: len(values)].astype(bool)
-    return Agreement(int((same & known).sum()), int(known.sum()))
+    return Agreement(int((same & known).sum()), int(known.sum()), _broken(layout, values))
+
+
+def broken(layout: Layout, rows: Rows) -> str:
+    """The first tensor that a sketch would be of and most of whose places are not finite; empty if there is none."""
+    return _broken(layout, _values(layout, rows))
+
+
+def marked(values: torch.Tensor) -> torch.Tensor:
+    """Weights with infinity for whatever is not finite, in float64."""
+    return values.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=math.inf)
+
+
+def _broken(layout: Layout, values: np.ndarray) -> str:
+    if not np.isinf(values).any():
+        return ""
+    wrong, told = Counter[str](), Counter[str]()
+    for run, found in zip(runs(layout), values.reshape(-1, RUN), strict=True):
+        wrong[run.name] += int(np.isinf(found).sum())
+        told[run.name] += int((~np.isnan(found)).sum())
+    return next((name for name, count in wrong.items() if 2 * count > told[name]), "")
 
 
 def runs(layout: Layout) -> tuple[Run, ...]:

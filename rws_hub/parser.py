@@ -26,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     _demo(verbs)
     train_command.declare(_verb(verbs, "train", "train a standard model, or its robust twin, from a pretrained start"))
     _extract(verbs)
-    eval_command.declare(_verb(verbs, "eval", "clean and corrupted accuracy, with and without signatures and controls"))
+    measure = _verb(verbs, "eval", "clean and corrupted accuracy, with and without signatures and controls")
+    eval_command.declare(measure)
+    hub_commands.declare_trust(measure)
 
     info = _verb(verbs, "info", "what a signature is; fast, nothing is decoded")
     _signature(info, "--verify")
@@ -43,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("others", type=word, nargs="+", metavar="SIG", help="one or more others of the same backbone")
     compare.add_argument("--identify", type=word, metavar="SIG", help="which of them is this one nearest to?")
     compare.add_argument("--plots", type=path, metavar="FOLDER", help="write cosine.png and profile.png there")
+    hub_commands.declare_trust(compare, "--verify")
 
     apply = _verb(verbs, "apply", "write a patched copy of a checkpoint; the original is not touched")
     _signature(apply)

@@ -22,12 +22,17 @@ class Pulled:
 
 
 def read_held(where: str, found: Found) -> dict[str, bytes]:
-    """Every file of a local folder, all of them verified."""
-    artifact.read_verified(found.folder, found.manifests)
-    files = artifact.read_files(found.folder)
-    for manifest in found.manifests:
-        manifest.require_all(where, files)
-    return files
+    """Every file of a local folder, all of them verified and of one state of it."""
+
+    def read() -> dict[str, bytes]:
+        manifests = found.vouched()
+        artifact.read_verified(found.folder, manifests)
+        files = artifact.read_files(found.folder)
+        for manifest in manifests:
+            manifest.require_all(where, files)
+        return files
+
+    return artifact.consistently(found.folder, read)
 
 
 def pull(file: Path, out: Path, public_key: Path | None) -> list[Pulled]:

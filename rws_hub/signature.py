@@ -86,7 +86,7 @@ class RobustWeightSignature:
         )
 
         def read() -> RobustWeightSignature:
-            config = artifact.read_config(found.folder, found.manifests)
+            config = artifact.read_config(found.folder, found.vouched())
             payload = artifact.read_payload_bytes(found.folder, config)
             return cls(config, read_payload(payload, config), payload)
 

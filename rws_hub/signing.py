@@ -8,12 +8,16 @@ then read once more; we compare the bytes that are decoded, and hold them to the
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rws_hub.artifact import belongs
 from rws_hub.bundle import UNSIGNED, names_key, read_bundle, statement
+from rws_hub.disk import naming
 from rws_hub.errors import CorruptArtifactError, SigningError, VerificationError
 from rws_hub.manifest import Manifest
 from rws_hub.spec import CONFIG_FILE, PAYLOAD_FILE, SIGNATURE_FILE, Data
@@ -32,8 +36,8 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
         name: what the statement calls the artifact; informative, one path component.
 
     Raises:
-        SigningError: `model-signing` is missing, or the key cannot sign.
-        FileNotFoundError: there is no such key file.
+        SigningError: `model-signing` is missing, the key cannot sign, or others than its owner can read it.
+        OSError: with the name of the file that could not be read, or of the copy that could not be written.
     """
     try:
         from model_signing import hashing, signing
@@ -41,20 +45,38 @@ def sign(files: Mapping[str, Data], private_key: str | Path, name: str) -> bytes
         raise _missing() from error
     _require_file(private_key)
     try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
+        with naming(private_key):
+            signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except OSError:
         raise
     except Exception as error:  # whatever the library makes of a file that is no such key
         raise SigningError(_why_not(error, private_key, "private")) from error
+    _require_own(private_key)
     how = hashing.Config().set_ignored_paths(paths=sorted(UNSIGNED), ignore_git_paths=True)
-    with tempfile.TemporaryDirectory(prefix="rws-sign-") as scratch:
-        folder = Path(scratch) / name
+    with _room() as scratch:
+        folder = scratch / name
         for path in sorted(files.keys() - UNSIGNED):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(files[path])
-        made = Path(scratch) / SIGNATURE_FILE
-        signer.set_hashing_config(how).sign(folder, made)
-        return made.read_bytes()
+            with naming(folder / path):
+                (folder / path).write_bytes(files[path])
+        made = scratch / SIGNATURE_FILE
+        with naming(made):
+            signer.set_hashing_config(how).sign(folder, made)
+            return made.read_bytes()
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[Path]:
+    """A folder for what the library signs: it takes files, and the artifact may not have been written yet."""
+    try:
+        with naming("a temporary folder"), tempfile.TemporaryDirectory(prefix="rws-sign-") as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        error.add_note(
+            "nothing was signed or changed. The files are copied into a temporary folder to be signed: make room "
+            "there, or set TMPDIR to another folder, and run it again"
+        )
+        raise
 
 
 def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
@@ -76,7 +98,8 @@ def verified(file: Path, public_key: str | Path, where: str) -> Manifest:
         raise _missing() from error
     _require_file(public_key)
     try:
-        verifier = sign_ec_key.Verifier(Path(public_key))
+        with naming(public_key):
+            verifier = sign_ec_key.Verifier(Path(public_key))
     except OSError:
         raise
     except Exception as error:
@@ -120,6 +143,16 @@ def _missing() -> SigningError:
 def _require_file(key: str | Path) -> None:
     if Path(key).is_dir():
         raise SigningError(f"{key}: is a folder; name the file in it that holds {_CURVES}")
+
+
+def _require_own(key: str | Path) -> None:
+    """Refuse a private key that lies open to others, as ssh does; what comes through a pipe lies nowhere."""
+    mode = Path(key).stat().st_mode
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SigningError(
+            f"{key}: is open to others than its owner (mode {stat.S_IMODE(mode):04o}, expected 0600), and who reads it "
+            f"can sign in your name. Run chmod 600 {key}. If somebody may have read it, make a new one: docs/SIGNING.md"
+        )
 
 
 def _why_not(error: Exception, key: str | Path, kind: str) -> str:

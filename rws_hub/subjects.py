@@ -11,7 +11,7 @@ from rws_hub import bounds, clean, shards
 from rws_hub.anchors import Place, after, path_of, tensor_of
 from rws_hub.codec import is_wide
 from rws_hub.deltas import Delta
-from rws_hub.kinship import Agreement
+from rws_hub.kinship import Agreement, marked
 from rws_hub.names import Layout
 from rws_hub.plan import PatchPlan
 from rws_hub.signature import RobustWeightSignature
@@ -68,7 +68,10 @@ class Live:
         if not spread:
             return found
         agreeing, compared = shards.summed(spread * 2, [found.agreeing, found.compared])
-        return Agreement(round(agreeing), round(compared))
+        broken = found.broken
+        if shards.agree(spread, bool(broken)) and not broken:
+            broken = "a tensor that another process holds a part of"
+        return Agreement(round(agreeing), round(compared), broken)
 
 
 class Stored:
@@ -84,12 +87,16 @@ class Stored:
         alphas: Sequence[float],
     ) -> None:
         self._weights, self.layout = weights, weights.layout
-        self.near = self.exact = weights.rows
+        self.exact = weights.rows
         self.touched: dict[str, list[Delta]] = {}
         for signature, alpha, planned in zip(signatures, alphas, plan.signatures, strict=True):
             for b in planned.bindings:
                 delta = Delta(b.model, weights.layout[b.model], signature, b.pieces, alpha)
                 self.touched.setdefault(b.model, []).append(delta)
+
+    def near(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows of values as a sketch wants them (`kinship.marked`)."""
+        return marked(self._weights.rows(name, start, stop))
 
     def square(self, name: str, *, exact: bool = True) -> float:
         """The squared norm of what a tensor is measured against (`bounds.changes`); of a file always exact."""

@@ -22,4 +22,5 @@ def key_pair(folder: Path, name: str = "alice", curve: type[ec.EllipticCurve] = 
     files = folder / f"{name}.pem", folder / f"{name}.pub"
     for file, data in zip(files, _pem(name, curve), strict=True):
         file.write_bytes(data)
+    files[0].chmod(0o600)
     return files

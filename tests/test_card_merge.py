@@ -6,8 +6,6 @@ import re
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_card import FOG, REPO, make_config, make_results, with_backbone
 
 from rws_hub.card import render_card
@@ -244,54 +242,6 @@ def test_what_cannot_be_read_is_not_overwritten(existing, message):
 def test_new_must_be_a_card():
     with pytest.raises(CardError, match="no generated block"):
         merge_card("Text", OLD)
-
-
-def _paragraph(number: int) -> st.SearchStrategy[str]:
-    """A paragraph that no other one equals, in one of the shapes that people write."""
-    word = f"word{number}"
-    shapes = ["{}", "- {}", "> {}", "### {}", "| {} | b |", "1. {}", "    {}", "{}\nsecond line", "```\n{}\n\nx\n```"]
-    shapes += [
-        "| h | i |\n|---|---|\n| {} | b |",
-        "<b>{}</b>",
-        "* * *\n{}",
-        "---\n{}",
-        "{}\n===",
-        "````\n```\n{}\n````",
-    ]
-    return st.sampled_from(shapes).map(lambda shape: shape.format(word))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_no_paragraph_is_ever_lost(data):
-    paragraphs = [data.draw(_paragraph(i)) for i in range(data.draw(st.integers(1, 6)))]
-    text = body(data.draw(st.sampled_from([OLD, NEW, "---\n---\n"])))
-    for paragraph in paragraphs:
-        # Anywhere: above the block, inside it (inside its code too), below it.
-        gaps = [m.start() for m in re.finditer("\n\n", text)]
-        position = data.draw(st.sampled_from([0, *gaps, len(text)]))
-        text = f"{text[:position]}\n\n{paragraph}\n\n{text[position:]}"
-    metadata = data.draw(st.sampled_from(["---\nmine: 1\n---\n", "Text.\n", OLD.removesuffix(body(OLD))]))
-    existing = metadata + text
-    result = merged(NEW, existing.replace("\n", "\r\n") if data.draw(st.booleans()) else existing)
-    result = result.replace("\r\n", "\n")
-    for line in "\n".join(paragraphs).split("\n"):  # one paragraph may stand in the middle of another
-        assert line in result
-    assert ("mine" in metadata) == ("mine" in front(result))
-    assert ("Text." in metadata) == ("\nText.\n" in result)
-
-
-def test_repeated_merging_of_many_cards():
-    """A card's life: written, edited, republished with other numbers, edited again."""
-    card, texts = NEW, []
-    for i in range(4):
-        texts.append(f"Round {i}.")
-        card = edited(card, "## Limits\n", f"## Limits\n\n{texts[-1]}\n")
-        new = render_card(make_config(recommended_alpha=1 + i / 10), make_results({"images": 100 + i}), REPO)
-        card = merged(new, card)
-    assert all(card.count(text) == 1 for text in texts)
-    assert card.count(NOTES) == 1
-    assert len(card.split(END)[1].split("\n\n")) == 2 + len(texts)
 
 
 def test_another_licence_is_refused_and_another_pipeline_stays():

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from builders import tiny_signature
 from hub import Hub
+from keys import key_pair
 from published import saved
 from rich.console import Console
 from test_cli import Run, alice, failed, rws
@@ -162,6 +164,21 @@ def test_signatures_of_the_hub(rws: Run, alice: Hub, folders: list[Path]) -> Non
     assert rws("push", folders[0], "alice/fog")[0] == 0
     code, out, _ = rws("compare", "alice/fog", folders[1], "--identify", "alice/fog")
     assert code == 0 and "alice/fog: nearest to fog (cosine 1.00)" in " ".join(out.split())
+
+
+def test_only_what_is_signed_and_pinned(rws: Run, folders: list[Path], tmp_path: Path) -> None:
+    (private, public), hers = key_pair(tmp_path), key_pair(tmp_path, "mallory")[1]
+    fog, snow, rain = (Path(shutil.copytree(f, tmp_path / f.name)) for f in folders)
+    lock = tmp_path / "rws.lock"
+    for folder in (fog, snow):
+        assert rws("sign", folder, private)[0] == 0
+    assert rws("lock", fog, snow, "-o", lock)[0] == 0
+    assert rws("compare", fog, snow, "--identify", fog, "--verify", public, "--lock", lock)[0] == 0
+    assert rws("compare", fog, snow, "--public-key", public)[0] == 0
+    assert "it names another key" in failed(rws("compare", fog, snow, "--verify", hers))
+    for words in ((fog, rain), (fog, snow, "--identify", rain)):
+        assert f"{rain} is not signed" in failed(rws("compare", *words, "--verify", public))
+        assert "rain" in failed(rws("compare", *words, "--lock", lock))
 
 
 def test_what_does_not_work(rws: Run, folders: list[Path], tmp_path: Path) -> None:

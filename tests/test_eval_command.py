@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from builders import perturbed, tiny_resnet
 from datasets import Dataset
-from patterns import CLASSES, parquet, timm_folder
+from patterns import parquet, timm_folder
 from published import saved
 from test_cli import Run, rws
 from test_train_command import failed_quietly
@@ -210,14 +210,6 @@ def test_a_card_says_whose_numbers_they_are(rws: Run, root: Path, tmp_path: Path
     assert rws("eval", tmp_path / "standard", root / "tints", *both, *ANYHOW)[0] == 0  # these come on no card
 
 
-def test_a_stranger_is_refused_unless_told(rws: Run, root: Path, tmp_path: Path) -> None:
-    asked = ("eval", root / "stranger", root / "tints", "--signature", root / "fog", *ONE, "-o", tmp_path / "out")
-    assert "a stranger to the model that the signature was made from" in failed_quietly(rws(*asked))
-    assert rws(*asked, *ANYHOW)[0] == 0
-    found = json.loads((tmp_path / "out" / "measured.json").read_bytes())
-    assert "--verify architecture" in found["command"]
-
-
 @pytest.mark.parametrize("robust", ["robust", "kin", None])
 def test_the_robust_model_on_the_card_is_the_very_source(
     robust: str | None, rws: Run, root: Path, tmp_path: Path
@@ -249,68 +241,6 @@ def test_batch_norm_on_images_without_labels(rws: Run, root: Path, tmp_path: Pat
             [v["name"] for v in measured(rws, tmp_path, tmp_path / split, *words, model=root / "model")["variants"]]
         )
     assert names == [["unpatched", "batch norm of 8 images"]] * 2
-
-
-@pytest.mark.parametrize("wrong", ["model", "robust"])
-def test_classes_in_another_order(wrong: str, rws: Run, root: Path, tmp_path: Path) -> None:
-    models = {name: Path(shutil.copytree(root / name, tmp_path / name)) for name in ("model", "robust")}
-    for name, folder in models.items():
-        config = json.loads((folder / "config.json").read_bytes())
-        config["label_names"] = list(CLASSES[::-1] if name == wrong else CLASSES)
-        (folder / "config.json").write_text(json.dumps(config))
-    words = ("--robust", models["robust"], *ONE, "-o", tmp_path / "out")
-    message = failed_quietly(rws("eval", models["model"], root / "tints", *words))
-    assert f"{wrong} has the data set's classes in another order (number 0 is 'grey' there and 'red' here)" in message
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--corruption", "frog"), "no corruption is called 'frog'; did you mean 'fog'?"),
-        (("--controls", "raw"), "the plain difference of fog needs the robust model that it was made from"),
-        (("--bn-images", "61"), "asks for 61 unlabelled images, there are 60"),
-        (("--bn-images", "5", "--bn-split", "test[39:]"), "tints: test[39:] and test share images; batch norm must"),
-        (("--bn-images", "5", "--bn-split", "spare"), "Unknown split"),
-        (("--signature", "nowhere"), "nowhere"),
-        (("--robust", "nowhere"), "'nowhere': no such file or folder"),
-    ],
-)
-def test_what_is_refused(words: tuple[str, ...], message: str, rws: Run, root: Path, tmp_path: Path) -> None:
-    fog = () if "--signature" in words else ("--signature", root / "fog")
-    ran = rws("eval", root / "model", root / "tints", "-o", tmp_path / "out", *fog, *words)
-    assert message in failed_quietly(ran) and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("words", [("--alpha", "1"), ("--controls", "noise")])
-def test_words_for_signatures_that_are_not_there(words: tuple[str, ...], rws: Run, root: Path, tmp_path: Path) -> None:
-    message = failed_quietly(rws("eval", root / "model", root / "tints", "-o", tmp_path / "out", *words))
-    assert message.endswith("--alpha and --controls say how a signature is measured: name one with --signature")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--severity", "6"),
-        ("--severity", "0,1"),
-        ("--bn-images", "-1"),
-        ("--controls", "signal"),
-        ("--alpha", "1,x"),
-        ("--seed", "-1"),
-    ],
-)
-def test_wrong_usage(words: tuple[str, ...], rws: Run, root: Path, tmp_path: Path) -> None:
-    code, out, err = rws("eval", root / "model", root / "tints", "-o", tmp_path / "out", *words)
-    assert code == 2 and out == "" and f"argument {words[0]}" in err
-
-
-def test_without_accelerate(rws: Run, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    for module in [m for m in sys.modules if m.startswith("rws_hub.evaluation.")]:
-        monkeypatch.delitem(sys.modules, module)
-    message = failed_quietly(rws("eval", root / "model", root / "tints", "-o", tmp_path / "out"))
-    assert message == "error: measuring needs accelerate: pip install 'rws-hub[eval]'"
 
 
 _KILLED = """

@@ -1,4 +1,4 @@
-"""A grid of variants and conditions: what is refused, what is counted, and that nothing is measured twice."""
+"""A grid of variants and conditions: what is counted, and that nothing is measured twice."""
 
 import dataclasses
 import json
@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from bits import bits
-from builders import perturbed, tiny_resnet, tiny_signature, tiny_vit
+from builders import perturbed, tiny_resnet, tiny_signature
 from patterns import SIZE, parquet
 from torch import nn
 
-from rws_hub import CorruptionError, DataError, EvaluationError, IncompatibleModelError, patch, reestimate_batchnorm
+from rws_hub import CorruptionError, patch, reestimate_batchnorm
 from rws_hub.classifier import Preprocessing, with_head
 from rws_hub.corruptions import corrupt
-from rws_hub.evaluation import report, runner
+from rws_hub.evaluation import runner
 from rws_hub.evaluation.cells import Cell, Condition, Store
 from rws_hub.evaluation.runner import Grid, conditions, measure
 from rws_hub.evaluation.study import Study, plan
@@ -275,90 +275,3 @@ def test_conditions() -> None:
         conditions(("fog", "frogg"), (1,))
     with pytest.raises(CorruptionError, match="from 1 to 5, found 6"):
         conditions(("fog",), (5, 6))
-
-
-def test_what_is_refused(data: Pictures, spare: Pictures, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"the model tells 10 classes apart, the data set has 4 \(red, green, blue, "):
-        grid(study(model=tiny_resnet()), data)
-    with pytest.raises(DataError, match="the robust model tells 10 classes apart, the data set has 4"):
-        grid(study(robust=tiny_resnet()), data)
-    with pytest.raises(IncompatibleModelError):
-        grid(study(signatures=(tiny_signature("vit"),)), data)
-    with pytest.raises(EvaluationError, match="the same signature is named twice"):
-        grid(study(signatures=(tiny_signature(), tiny_signature())), data)
-    model, fog, snow = standard(), tiny_signature(), tiny_signature(corruption="snow", seed=3)
-    for robust, signatures, wrong in (
-        (None, (fog,), "fog"),
-        (model, (fog,), "fog"),
-        (perturbed(model, 0.01, 2), (fog,), "fog"),
-        (perturbed(model, 0.01, 1), (fog, snow), "snow"),
-    ):
-        with pytest.raises(EvaluationError, match=f"plain difference of {wrong} needs the robust model that it was"):
-            grid(study(robust=robust, signatures=signatures, controls=("raw",)), data)
-    with pytest.raises(EvaluationError, match=r"VisionTransformer\) has no batch norm that could be re-estimated"):
-        grid(study(model=tiny_vit(num_classes=4), signatures=(), norm_images=8), data, spare)
-    with pytest.raises(EvaluationError, match="asks for 61 unlabelled images, there are 60"):
-        measure(grid(study(norm_images=61), data, spare), tmp_path / "x", progress=False)
-    with pytest.raises(EvaluationError, match="asks for 8 unlabelled images, there are 0"):
-        measure(grid(study(norm_images=8), data), tmp_path / "x", progress=False)
-    twice = grid(study(), data)
-    twice = dataclasses.replace(twice, variants=(*twice.variants, twice.variants[1]))
-    with pytest.raises(EvaluationError, match="two variants are called 'fog at 1'"):
-        measure(twice, tmp_path / "x", progress=False)
-    assert not (tmp_path / "x").exists()
-
-
-# --- what is told
-
-
-def test_rows(data: Pictures, tmp_path: Path) -> None:
-    asked = grid(study(), data, None, CLEAN, NOISE, FOG)
-    table = measure(asked, tmp_path, progress=False)
-    plain, patched = report.rows(asked, table, {"gaussian_noise": [0.5], "fog": [0.4]})
-    assert (plain.name, patched.name) == ("unpatched", "fog at 1")
-    wrong = [1 - table["fog at 1", c].mean() for c in (NOISE, FOG)]
-    assert patched.clean.mean == table["fog at 1", CLEAN].mean() and set(patched.corrupted) == {NOISE, FOG}
-    assert patched.mean is not None and patched.mean.mean == pytest.approx(1 - np.mean(wrong))
-    assert patched.mce == pytest.approx((wrong[0] / 0.5 + wrong[1] / 0.4) / 2)
-    with pytest.raises(EvaluationError, match="0 severities of fog"):
-        report.rows(asked, table, {"gaussian_noise": [0.5]})
-    (only,) = report.rows(grid(study(signatures=()), data, None, CLEAN), table, None)
-    assert only.mean is None and only.mce is None and only.corrupted == {}
-
-
-def test_a_reference_is_of_the_same_images_and_conditions(folder: Path, data: Pictures, tmp_path: Path) -> None:
-    plain, weak = study(signatures=()), Condition("fog", 5)
-    first = grid(plain, data, None, CLEAN, NOISE, FOG, weak)
-    found = report.rows(first, measure(first, tmp_path, progress=False), None)
-    told = json.loads(json.dumps(report.measured(first, found, "a command", None)))
-    assert told["reference"] is None and told["interval"].startswith("95 %")
-    wrong = {c: 1 - e.mean for c, e in found[0].corrupted.items()}
-    second = grid(study(), data, None, CLEAN, weak, NOISE)  # what is asked for here, whatever else is there
-    errors = report.reference_errors(told, second, "it")
-    assert errors == {"gaussian_noise": [wrong[NOISE]], "fog": [wrong[weak]]}
-    assert report.measured(second, (), "", told)["reference"] == "a command"
-    for other, message in [
-        (
-            grid(plain, open_pictures(folder, "test[:30]")),
-            r"it was measured with split 'test', here it is 'test\[:30\]'",
-        ),
-        (grid(plain, open_pictures(folder, "train")), "split 'test', here it is 'train'"),
-        (grid(plain, dataclasses.replace(data, labels=data.labels[:39])), "images 40, here it is 39"),
-        (grid(plain, dataclasses.replace(data, fingerprint="f")), f"fingerprint '{data.fingerprint}', here it is 'f'"),
-        (grid(plain, data, seed=3), "seed 0, here it is 3; measure it with the same images and seed"),
-        (
-            plan(plain, data, (CLEAN, NOISE), OTHER, unlabelled=None, seed=0, precision="fp32").grid,
-            r"preprocessing \{.*0.5, 0.5, 0.5.*, here it is \{.*0.4, 0.5, 0.5.*\}; measure",
-        ),
-        (grid(plain, data, None, CLEAN, Condition("fog", 3)), "0 severities of fog where 1 were measured"),
-        (grid(plain, data, None, CLEAN, FOG, Condition("fog", 3)), "1 severities of fog where 2 were measured"),
-        (grid(plain, data, None, CLEAN), "a reference is for corruptions, and none is measured"),
-    ]:
-        with pytest.raises(EvaluationError, match=message):
-            report.reference_errors(told, other, "it")
-
-
-@pytest.mark.parametrize("wrong", [{}, {"variants": 3}, {"variants": []}, {"variants": [{"name": "unpatched"}]}])
-def test_what_is_no_reference(wrong: dict[str, Any], data: Pictures) -> None:
-    with pytest.raises(EvaluationError, match=r"^it is no measured\.json of rws eval$"):
-        report.reference_errors(wrong, grid(study(), data), "it")

@@ -2,9 +2,6 @@
 
 import gc
 import math
-import os
-import signal
-import sys
 import threading
 import time
 import weakref
@@ -16,7 +13,7 @@ from builders import perturbed, seeded, tiny_resnet, tiny_signature
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from rws_hub import PatchStateError, RobustWeightSignature, active_patches, deltas, gates, patch, steady
+from rws_hub import PatchStateError, RobustWeightSignature, gates, patch, steady
 
 
 @pytest.fixture(scope="module")
@@ -224,200 +221,6 @@ def test_a_dropped_model_is_forgotten():
     del model
     gc.collect()
     assert gone() is None and not gates._open
-
-
-def test_two_threads_that_patch_take_turns(fog, noise):
-    model = tiny_resnet()
-    clean = bits(model)
-    failures = []
-
-    def live(signature: RobustWeightSignature) -> None:
-        try:
-            for alpha in (0.5, 1.0, -1.0) * 5:
-                p = patch(model, signature, alpha=alpha)
-                p.set_alpha(**{signature.config.corruption.name: 0.25})
-                p.unpatch()
-        except Exception as error:  # told below, in the main thread
-            failures.append(error)
-
-    threads = [threading.Thread(target=live, args=(s,)) for s in (fog, noise)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures and changed(clean, model) == set()
-
-
-@pytest.fixture
-def restless():
-    """Threads take turns as often as they can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def test_reading_a_handle_and_running_the_model_meanwhile_do_no_harm(fog, noise, restless):
-    """Without `steady`: what a handle says is one state of it, and no bit is lost, whatever a forward pass has seen."""
-    model, x = tiny_resnet(), torch.ones(1, 3, 32, 32)
-    clean = bits(model)
-    p, stop, failures = patch(model, fog), threading.Event(), []
-    allowed = [{"fog": 1.0}, {"noise": 1.0}]
-
-    def read() -> None:
-        while not stop.is_set():
-            try:
-                assert dict(p.alphas) in allowed and p.kept_bytes > 0 and len(p.plan.signatures) == 1
-                assert p.active and active_patches(model) == (p,)
-            except BaseException as error:  # told below, in the main thread
-                failures.append(error)
-                return
-
-    def run() -> None:
-        while not stop.is_set():
-            with torch.no_grad():
-                model(x)
-
-    threads = [threading.Thread(target=work) for work in (read, run)]
-    for thread in threads:
-        thread.start()
-    for _ in range(20):
-        p.exchange("fog", noise)
-        p.exchange("noise", fog)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    p.unpatch()
-    assert not failures and changed(clean, model) == set()
-
-
-def test_an_interrupt_waits_for_the_end_of_a_change(fog, monkeypatch):
-    model = tiny_resnet()
-    clean, write, sent = bits(model), deltas.write, []
-
-    def interrupted(*arguments) -> None:
-        if not sent:
-            sent.append(os.kill(os.getpid(), signal.SIGINT))
-        write(*arguments)
-
-    with monkeypatch.context() as context:
-        context.setattr(deltas, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            patch(model, fog)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    (p,) = active_patches(model)  # the new state, whole, with a handle on it
-    plain = tiny_resnet()
-    patch(plain, fog)
-    assert bits(model) == bits(plain)
-    p.unpatch()
-    assert changed(clean, model) == set()
-
-
-def test_nothing_is_changed_in_the_middle_of_a_change(fog, monkeypatch):
-    """A finalizer, or the handler of a signal that does not wait, may run anywhere."""
-    model = tiny_resnet()
-    clean, write, told = bits(model), deltas.write, []
-    p = patch(model, fog)
-
-    def finalizing(*arguments) -> None:
-        for action in (p.unpatch, lambda: patch(tiny_resnet(), fog), lambda: steady(model).__enter__()):
-            with pytest.raises(PatchStateError, match="while this very thread changes a patch") as refused:
-                action()
-            told.append(refused)
-        write(*arguments)
-
-    with monkeypatch.context() as context:
-        context.setattr(deltas, "write", finalizing)
-        p.set_alpha(fog=0.5)
-    assert told and p.alphas == {"fog": 0.5}
-    p.unpatch()
-    assert changed(clean, model) == set()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGALRM, signal.SIGABRT, signal.SIGUSR1])
-def test_other_signals_whose_handlers_raise_wait_too(fog, number, monkeypatch):
-    """As servers end their workers, and as time limits come."""
-
-    class OutOfTime(Exception):
-        pass
-
-    def raises(number: int, frame: object) -> None:
-        raise OutOfTime
-
-    model = tiny_resnet()
-    clean, write, sent = bits(model), deltas.write, []
-
-    def disturbed(*arguments) -> None:
-        if not sent:
-            sent.extend(os.kill(os.getpid(), n) for n in (number, signal.SIGINT))
-        write(*arguments)
-
-    former = signal.signal(number, raises)
-    try:
-        with monkeypatch.context() as context:
-            context.setattr(deltas, "write", disturbed)
-            with pytest.raises((OutOfTime, KeyboardInterrupt)) as caught:
-                patch(model, fog)
-        assert {type(caught.value), type(caught.value.__context__)} == {OutOfTime, KeyboardInterrupt}
-        assert signal.getsignal(number) is raises
-    finally:
-        signal.signal(number, former)
-    (p,) = active_patches(model)
-    p.unpatch()
-    assert changed(clean, model) == set()
-
-
-def test_a_handler_that_waited_for_the_end_may_take_the_patch_off(fog, monkeypatch):
-    model = tiny_resnet()
-    clean, write = bits(model), deltas.write
-    p = patch(model, fog)
-    sent = []
-
-    def interrupted(*arguments) -> None:
-        if not sent:
-            sent.append(signal.raise_signal(signal.SIGINT))
-        write(*arguments)
-
-    former = signal.signal(signal.SIGINT, lambda *_: p.unpatch())
-    try:
-        with monkeypatch.context() as context:
-            context.setattr(deltas, "write", interrupted)
-            p.set_alpha(fog=0.5)
-    finally:
-        signal.signal(signal.SIGINT, former)
-    assert not p.active and changed(clean, model) == set()
-
-
-def test_a_second_interrupt_does_not_wait(fog):
-    model = tiny_resnet()
-    p = patch(model, fog)
-    entered, leave = threading.Event(), threading.Event()
-
-    def inside() -> None:
-        with steady(model):
-            entered.set()
-            leave.wait(60)
-
-    def interrupt() -> None:
-        entered.wait(60)
-        till_a_change_waits()
-        for _ in range(2):
-            time.sleep(0.3)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    threads = [threading.Thread(target=inside), threading.Thread(target=interrupt)]
-    try:
-        for thread in threads:
-            thread.start()
-        entered.wait(60)
-        with pytest.raises(KeyboardInterrupt):
-            p.unpatch()
-    finally:
-        leave.set()
-        for thread in threads:
-            thread.join()
-    assert p.active
-    p.unpatch()
 
 
 def test_a_compiled_model_is_not_compiled_again(fog, noise):

@@ -1,39 +1,24 @@
 """The test Hub itself, exercised by the real client."""
 
-import multiprocessing
 import random
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import huggingface_hub
 import pytest
 from hub import Hub
-from hub.network import OutsideNetworkError
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
     HfFileSystem,
-    ModelCard,
     hf_hub_download,
     snapshot_download,
 )
-from huggingface_hub.errors import (
-    BadRequestError,
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
-CLIENT = tuple(map(int, huggingface_hub.__version__.split(".")[:2]))
 REPO = "alice/model"
 CARD = b"---\nlicense: apache-2.0\nlibrary_name: rws\npipeline_tag: image-classification\ntags: [robust]\n---\n"
 # Large enough for several chunks; repeats itself, like weights that are mostly zero.
@@ -247,199 +232,3 @@ def test_cdn(hub: Hub) -> None:
             urlopen(request)
         caught.value.close()
         assert caught.value.code == status
-
-
-# --- revisions
-
-
-def test_revisions(hub: Hub, api: HfApi, hub_cache: Path) -> None:
-    first = hub.put(REPO, {"a.txt": b"1"})
-    api.create_tag(REPO, tag="v1")
-    api.create_branch(REPO, branch="feat/x")
-    api.upload_file(path_or_fileobj=b"2", path_in_repo="a.txt", repo_id=REPO, revision="feat/x")
-    request = api.upload_file(path_or_fileobj=b"3", path_in_repo="a.txt", repo_id=REPO, create_pr=True)
-    assert request.pr_revision == "refs/pr/1"
-
-    expected = {"main": b"1", "v1": b"1", "feat/x": b"2", "refs/pr/1": b"3", first.oid: b"1"}
-    for revision, data in expected.items():
-        assert Path(hf_hub_download(REPO, "a.txt", revision=revision)).read_bytes() == data
-        assert "a.txt" in api.list_repo_files(REPO, revision=revision)
-    refs = api.list_repo_refs(REPO, include_pull_requests=True)
-    assert [ref.name for ref in refs.branches] == ["feat/x", "main"]
-    assert [ref.name for ref in refs.tags] == ["v1"]
-    assert refs.pull_requests is not None and [ref.ref for ref in refs.pull_requests] == ["refs/pr/1"]
-
-    with pytest.raises(HfHubHTTPError, match="409"):
-        api.create_branch(REPO, branch="feat/x")
-    with pytest.raises(HfHubHTTPError, match="409"):
-        api.create_tag(REPO, tag="v1")
-    with pytest.raises(BadRequestError):
-        api.create_branch(REPO, branch="no good")
-    with pytest.raises(HfHubHTTPError, match="403"):
-        api.delete_branch(REPO, branch="main")
-    api.delete_branch(REPO, branch="feat/x")
-    api.delete_tag(REPO, tag="v1")
-    assert set(hub.repo(REPO).refs) == {"refs/heads/main", "refs/pr/1"}
-
-
-def test_pull_request_from_a_folder(hub: Hub, api: HfApi, xet: bool, tmp_path: Path) -> None:
-    hub.put(REPO, {"a.txt": b"1", "b.txt": b"b"})
-    folder = write_files(tmp_path / "model", {"a.txt": b"2", "model.safetensors": WEIGHTS})
-    bob = HfApi(token=hub.bob)
-    url = bob.upload_folder(repo_id=REPO, folder_path=folder, create_pr=True, commit_message="Better").pr_url
-    assert url == f"{hub.url}/{REPO}/discussions/1"
-    hub.put(REPO, {"b.txt": b"changed meanwhile"})
-
-    (listed,) = api.get_repo_discussions(REPO, discussion_type="pull_request")
-    assert (listed.num, listed.title, listed.author) == (1, "Better", "bob")
-    details = api.get_discussion_details(REPO, 1)
-    assert details.target_branch == "refs/heads/main" and "commit" in [event.type for event in details.events]
-    with pytest.raises(HfHubHTTPError, match="403"):
-        bob.merge_pull_request(REPO, 1)
-    api.merge_pull_request(REPO, 1)
-    assert api.get_discussion_details(REPO, 1).status == "merged"
-    merged = {name: hub.read(REPO, name) for name in ("a.txt", "b.txt", "model.safetensors")}
-    assert merged == {"a.txt": b"2", "b.txt": b"changed meanwhile", "model.safetensors": WEIGHTS}
-
-
-def test_listing_of_a_revision(hub: Hub, api: HfApi) -> None:
-    first = hub.put(REPO, {"a/b/c.txt": b"c", "model.safetensors": WEIGHTS})
-    hub.put(REPO, {"d.txt": b"d"})
-    hub.page_size = 2
-    tree = {item.path: item for item in api.list_repo_tree(REPO, recursive=True, expand=True)}
-    assert set(tree) == {".gitattributes", "a", "a/b", "a/b/c.txt", "d.txt", "model.safetensors"}
-    assert tree["a"].last_commit is not None and tree["a"].last_commit.oid == first.oid
-    assert [item.path for item in api.list_repo_tree(REPO, "a/b")] == ["a/b/c.txt"]
-    # Ids as git computes them: `git hash-object`, and `git mktree` for the folder.
-    assert tree["d.txt"].blob_id == "c59d9b6344f1af00e504ba698129f07a34bbed8d"  # type: ignore[union-attr]
-    paths = api.get_paths_info(REPO, ["a", "d.txt", "missing"])
-    assert [item.path for item in paths] == ["a", "d.txt"]
-    assert len(api.list_repo_commits(REPO)) == 3
-    with pytest.raises(RemoteEntryNotFoundError):
-        list(api.list_repo_tree(REPO, "missing"))
-
-
-# --- refusals
-
-
-def test_three_ways_to_be_missing(hub: Hub, api: HfApi, hub_cache: Path) -> None:
-    with pytest.raises(RepositoryNotFoundError):
-        hf_hub_download("alice/missing", "a.txt")
-    with pytest.raises(RepositoryNotFoundError):
-        api.model_info("missing")
-    with pytest.raises(RevisionNotFoundError):
-        hf_hub_download(REPO, ".gitattributes", revision="missing")
-    with pytest.raises(RemoteEntryNotFoundError):
-        hf_hub_download(REPO, "missing.txt")
-    assert list(hub_cache.glob("*/.no_exist/*/missing.txt"))
-
-
-def test_concurrent_push(hub: Hub, api: HfApi) -> None:
-    head = hub.head(REPO)
-
-    def push_first() -> None:
-        HfApi(token=hub.alice).upload_file(path_or_fileobj=b"theirs", path_in_repo="a.txt", repo_id=REPO)
-
-    fault = hub.fault(r"/commit/main$", before=push_first)
-    with pytest.raises(HfHubHTTPError, match="412"):
-        api.upload_file(path_or_fileobj=b"mine", path_in_repo="a.txt", repo_id=REPO, parent_commit=head.oid)
-    assert fault.hits == 1
-    assert hub.read(REPO, "a.txt") == b"theirs"
-
-
-def test_path_traversal(hub: Hub, api: HfApi) -> None:
-    operations = [CommitOperationAdd("good.txt", b"x"), CommitOperationAdd("bad.txt", b"x")]
-    operations[1].path_in_repo = "sub/../../bad.txt"  # past the client's own check
-    with pytest.raises(HfHubHTTPError, match="422"):
-        api.create_commit(REPO, operations, commit_message="Bad")
-    assert set(hub.head(REPO).files) == {".gitattributes"}
-
-
-def test_card_validation(hub: Hub, api: HfApi) -> None:
-    bad = CARD.replace(b"apache-2.0", b"my-own")
-    with pytest.raises(ValueError, match='"license" must be one of'):
-        api.upload_file(path_or_fileobj=bad, path_in_repo="README.md", repo_id=REPO)
-    with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
-        api.upload_file(path_or_fileobj=b"# Bare", path_in_repo="README.md", repo_id=REPO)
-
-
-@pytest.mark.skipif(CLIENT < (2, 2), reason="validates cards at a fixed host name")
-def test_card_class(hub: Hub, api: HfApi) -> None:
-    with pytest.raises(ValueError, match='- Error: "license" must be one of'):
-        ModelCard(CARD.decode().replace("apache-2.0", "my-own")).validate()
-    ModelCard(CARD.decode()).push_to_hub(REPO, token=hub.alice)
-    assert ModelCard.load(REPO).data.license == "apache-2.0"
-
-
-def test_unsupported_routes_say_so(hub: Hub, api: HfApi) -> None:
-    with pytest.raises(HfHubHTTPError, match="does not support POST /api/repos/move"):
-        api.move_repo(REPO, "alice/elsewhere")
-
-
-# --- faults, guard
-
-
-def test_retry_after_a_server_error(hub: Hub, api: HfApi, no_backoff: None) -> None:
-    fault = hub.fault(r"/preupload/", method="POST", status=503, times=2)
-    api.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=REPO)
-    assert fault.hits == 2
-    assert [r.status for r in hub.log.matching("/preupload/")] == [503, 503, 200]
-    assert hub.read(REPO, "a.txt") == b"x"
-
-
-def test_cut_download(hub: Hub, hub_cache: Path, no_backoff: None) -> None:
-    hub.put(REPO, {"model.safetensors": WEIGHTS})
-    fault = hub.fault(r"^/files/", method="GET", cut=1000)
-    assert Path(hf_hub_download(REPO, "model.safetensors")).read_bytes() == WEIGHTS
-    assert fault.hits == 1
-    assert len(hub.log.matching(r"^/files/", "GET")) == 2
-
-
-def test_failing_hub_with_and_without_a_cached_copy(hub: Hub, hub_cache: Path, no_backoff: None) -> None:
-    hub.put(REPO, {"a.txt": b"a", "b.txt": b"b"})
-    cached = hf_hub_download(REPO, "a.txt")
-    fault = hub.fault("/resolve/", status=500, times=100)
-    assert hf_hub_download(REPO, "a.txt") == cached
-    with pytest.raises(LocalEntryNotFoundError):
-        hf_hub_download(REPO, "b.txt")
-    assert fault.hits > 2
-
-
-def read_as_alice(token: str) -> list[str]:
-    """What another process finds in alice's repository."""
-    return HfApi(token=token).list_repo_files(REPO)
-
-
-def test_other_processes_use_the_same_hub(hub: Hub, api: HfApi) -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(read_as_alice, (hub.alice,)) == [".gitattributes"]
-
-
-def test_exceptions_in_the_server_are_kept(hub: Hub, api: HfApi) -> None:
-    def fail() -> None:
-        raise LookupError("in the test's own code")
-
-    hub.fault("/api/models/", before=fail)
-    with pytest.raises(HfHubHTTPError, match="500"):
-        api.model_info(REPO)
-    (crash,) = hub.crashes
-    assert isinstance(crash, LookupError)
-    hub.crashes.clear()
-
-
-@pytest.mark.parametrize("address", [("192.0.2.1", 443), ("huggingface.co", 443), ("2001:db8::1", 80)])
-def test_network_guard(address: tuple[str, int]) -> None:
-    with pytest.raises(OutsideNetworkError, match=address[0]):
-        socket.create_connection(address, timeout=1)
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family) as outside, pytest.raises(OutsideNetworkError, match=address[0]):
-        outside.connect_ex(address)
-
-
-def test_reset_is_cheap_and_complete(hub: Hub) -> None:
-    hub.put(REPO, {"a.txt": b"a"})
-    hub.fault("/", status=500)
-    started = time.perf_counter()
-    hub.reset()
-    assert time.perf_counter() - started < 0.1
-    assert not hub.store.repos and len(hub.log) == 0 and hub.next_fault("GET", "/") is None

@@ -3,11 +3,12 @@
 import copy
 import dataclasses
 import math
+import re
 
 import old
 import pytest
 import torch
-from bits import bits, changed
+from bits import bits, changed, plant_odd_values
 from builders import perturbed, tiny_resnet, tiny_signature, tiny_vit
 from forge import small_models, small_signature
 from safetensors.torch import load_file, save_file
@@ -80,6 +81,43 @@ def test_the_refusal_of_a_stranger_says_how_similar_and_how_to_insist(fog):
     model = tiny_resnet(seed=1)
     with patch(model, fog, verify="architecture") as p:
         assert p.plan.signatures[0].kinship == ""  # it was not looked at
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("names", [("layer1.0.conv2.weight",), ("conv1.weight", "layer1.0.conv1.weight"), None])
+@pytest.mark.parametrize("older", [False, True], ids=["signs", "counts"])
+def test_weights_that_are_not_finite_have_no_kin(value, names, older, fog, tmp_path):
+    if older:
+        layout = {n: fog.config.shape(n) for n in fog.names}
+        sketch = old.sketch(layout, tiny_resnet().state_dict())
+        config = dataclasses.replace(fog.config, format_version=3, sketch=sketch).with_seal()
+        fog = dataclasses.replace(fog, config=config)
+    model = tiny_resnet()
+    for name, tensor in model.named_parameters():
+        if names is None or name in names:
+            tensor.data.flatten()[: 2 * tensor.numel() // 3 + 1] = value
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    before = bits(model)
+    named = r"layer1\.0\.conv2\.weight" if names and len(names) == 1 else r"conv1\.weight"
+    for source in (model, model.state_dict(), tmp_path / "model.safetensors"):
+        plan = plan_patch(source, fog)
+        assert re.search(f"refused: most of the weights that were looked at in {named} are NaN or inf", str(plan))
+        assert not plan.ok and plan_patch(source, fog, verify="architecture").ok
+    with pytest.raises(IncompatibleModelError, match=rf"'fog': most of .*{named}.*Nothing was changed\."):
+        patch(model, fog)
+    with pytest.raises(IncompatibleModelError, match="not bit for bit"):
+        patch(model, fog, verify="exact")
+    assert changed(before, model) == set()
+    patch(model, fog, verify="architecture").unpatch()
+    assert changed(before, model) == set()
+
+
+def test_a_few_weights_that_are_not_finite_are_no_evidence(fog):
+    model = tiny_resnet()
+    for name in ("conv1.weight", "layer1.0.conv1.weight"):
+        plant_odd_values(model.get_parameter(name))
+    (found,) = plan_patch(model, fog).signatures
+    assert found.kinship.startswith("kin (similarity 1.00)") and found.ok
 
 
 def test_exact_tells_the_robust_twin(fog):

@@ -62,10 +62,13 @@ for mode in ("snapshot", "ledger"):
 assert plan_patch(model, fog).ok and plan_patch(model, fog).signatures[0].similarity is None
 
 # a stranger, too much, and what cannot be known are refused by all
-stranger = tiny_resnet(seed=1)
-fully_shard(stranger, mesh=mesh)
+stranger, holed = tiny_resnet(seed=1), tiny_resnet()
+holed.conv1.weight[len(holed.conv1.weight) // 2 :] = torch.nan  # what one of the processes holds
+for spread in (stranger, holed):
+    fully_shard(spread, mesh=mesh)
 for target, how, why in (
     (stranger, {}, "stranger"),
+    (holed, {}, "conv1.weight are NaN" if rank == 1 else "another process holds a part of are NaN"),
     (model, {"alpha": 9}, "max_relative_norm"),
     (model, {"verify": "exact"}, "spread over processes"),
 ):

@@ -1,13 +1,7 @@
-"""A training from its start to a finished folder: repeatable, gone on with after a kill, and refused in words."""
+"""A training from its start to a finished folder, which is a model: repeatable to the last bit."""
 
 import dataclasses
-import errno
 import json
-import os
-import re
-import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +20,7 @@ from patterns import CLASSES, SIZE, TINY, parquet, timm_folder
 from safetensors.torch import load_file
 from torch import nn
 
-from rws_hub import DataError, TrainingError, artifact, disk
+from rws_hub import DataError
 from rws_hub.backbones import load_model, open_model
 from rws_hub.classifier import logits, preprocessing_of, with_head
 from rws_hub.pictures import Pictures, View, open_pictures
@@ -196,249 +190,6 @@ def test_bf16_and_adamw_and_two_branches(root: Path, data: Pictures, standard: T
     assert found["conv1.weight"].dtype == torch.float32
 
 
-# --- going on
-
-
-def test_a_finished_folder_is_left_as_it_is(
-    root: Path, data: Pictures, standard: TrainRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = {p: p.stat().st_mtime_ns for p in (root / "standard").iterdir()}
-    monkeypatch.delattr(loop, "_Trainer")
-    assert train(root / "start", data, STANDARD, root / "standard") == standard
-    assert {p: p.stat().st_mtime_ns for p in (root / "standard").iterdir()} == before
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"epochs": 4}, "finished training with epochs '3', not '4'; choose another folder"),
-        ({"lr": 0.2}, "finished training with lr '0.1', not '0.2'"),
-        ({"recipe": "two-branch", "corruption": "fog", "severity": 2}, "with recipe 'standard', not 'two-branch'"),
-    ],
-)
-def test_a_finished_folder_of_another_training(
-    changed: dict[str, Any], message: str, root: Path, data: Pictures, standard: TrainRecord
-) -> None:
-    with pytest.raises(TrainingError, match=message):
-        train(root / "start", data, dataclasses.replace(STANDARD, **changed), root / "standard")
-
-
-def test_a_finished_folder_of_other_images_or_weights(root: Path, data: Pictures, standard: TrainRecord) -> None:
-    with pytest.raises(TrainingError, match="finished training with images"):
-        train(root / "start", open_pictures(root / "data", "train[:300]"), STANDARD, root / "standard")
-    with pytest.raises(TrainingError, match="finished training with validation"):
-        held_out = open_pictures(root / "data", "test")
-        train(root / "start", data, STANDARD, root / "standard", validation=held_out)
-    with pytest.raises(TrainingError, match="finished training with start"):
-        train(root / "start", data, STANDARD, root / "standard", scratch=True)
-
-
-_KILLED = """
-import os, sys, time
-from rws_hub import artifact
-from rws_hub.training import loop
-from test_training import ROBUST, open_pictures, train
-
-count, real = 0, os.fsync
-def fsync(file):  # of the state in the middle of the second epoch: half of it is on disk when the kill comes
-    global count
-    count += 1
-    if count == 5:
-        print("now", flush=True)
-        time.sleep(600)
-    real(file)
-os.fsync = fsync
-loop._SAVE_SECONDS = 0.0
-root, out = sys.argv[1:]
-train(root + "/standard", open_pictures(root + "/data", "train"), ROBUST, out)
-"""
-
-
-@pytest.fixture(scope="module")
-def killed(root: Path, standard: TrainRecord) -> Path:
-    """The folder that a process left which was killed while it replaced the state of its training."""
-    command = [sys.executable, "-c", _KILLED, str(root), str(root / "killed")]
-    paths = os.pathsep.join(map(str, [Path(__file__).parent, Path(__file__).parent.parent]))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"now\n"
-        process.send_signal(signal.SIGKILL)
-    return root / "killed"
-
-
-def test_killed(root: Path, data: Pictures, robust: TrainRecord, killed: Path, tmp_path: Path) -> None:
-    left = {p.name for p in killed.iterdir()}
-    assert left >= {"state.safetensors", "best.safetensors"} and "train.json" not in left
-    assert any(name.startswith(".state.safetensors.") for name in left)  # what was being written
-    with pytest.raises(TrainingError, match=r"unfinished training with seed '1'; now it is '2'\. Go on with the same"):
-        train(root / "standard", data, dataclasses.replace(ROBUST, seed=2), killed)
-    with pytest.raises(TrainingError, match="unfinished training with start"):
-        train(root / "standard", data, ROBUST, killed, scratch=True)
-    record = train(root / "standard", data, ROBUST, killed)
-    assert timeless(record) == timeless(robust)
-    assert weights(killed) == weights(root / "robust")
-    assert {p.name for p in killed.iterdir()} == FILES
-
-
-def test_interrupted_after_every_step(
-    root: Path, data: Pictures, standard: TrainRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Gone on with from each state that there can be, of an optimizer with more of it."""
-
-    class Interrupted(Exception):
-        pass
-
-    monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
-    settings = dataclasses.replace(ROBUST, optimizer="adamw", lr=0.002)
-    whole = train(root / "standard", data, settings, tmp_path / "whole")
-    save, stops, found = loop.state.save, 0, None
-
-    def once(*arguments: Any) -> None:
-        save(*arguments)
-        raise Interrupted
-
-    while found is None:
-        with monkeypatch.context() as stopping:
-            stopping.setattr(loop.state, "save", once)
-            try:
-                found = train(root / "standard", data, settings, tmp_path / "out")
-            except Interrupted:
-                stops += 1
-    assert stops == 6 and timeless(found) == timeless(whole)
-    assert weights(tmp_path / "out") == weights(tmp_path / "whole")
-
-
-def test_the_disk_is_full(
-    root: Path, data: Pictures, robust: TrainRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)
-    real, out = artifact.write, tmp_path / "out"
-    stops, record = 0, None
-    while record is None:  # each run may write one file more, of whatever kind comes next
-        written: list[Path] = []
-
-        def write(file: Path, content: Any) -> None:
-            if len(written) == min(stops, 1):  # noqa: B023
-                file.write_bytes(bytes(content)[:100])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-            written.append(file)  # noqa: B023
-            real(file, content)
-
-        before = {f.name: f.read_bytes() for f in out.iterdir()} if out.exists() else {}
-        with monkeypatch.context() as full:
-            full.setattr(artifact, "write", write)
-            try:
-                record = train(root / "standard", data, ROBUST, out)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-                stops += 1
-        kept = {f.name: f.read_bytes() for f in out.iterdir()} if out.exists() else {}
-        replaced = {f.name for f in written}
-        assert record is not None or all(kept[n] == b for n, b in before.items() if n not in replaced)
-        assert not list(tmp_path.rglob(".*"))
-    assert stops > 6 and timeless(record) == timeless(robust)
-    assert weights(out) == weights(root / "robust")
-
-
-def test_killed_while_it_wrote_the_first_file(root: Path, data: Pictures, robust: TrainRecord, tmp_path: Path) -> None:
-    (tmp_path / "out" / ".best.safetensors.rws-0123abcd").mkdir(parents=True)
-    assert timeless(train(root / "standard", data, ROBUST, tmp_path / "out")) == timeless(robust)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
-
-
-def test_killed_when_it_had_done_all_but_tidy_up(
-    root: Path, data: Pictures, standard: TrainRecord, tmp_path: Path
-) -> None:
-    out = shutil.copytree(root / "standard", tmp_path / "out")
-    for name in ("state.safetensors", "best.safetensors"):
-        (out / name).write_bytes(b"left")
-    assert train(root / "start", data, STANDARD, out) == standard
-    assert {p.name for p in out.iterdir()} == FILES
-
-
-# --- what is refused
-
-
-def test_two_trainings_in_one_folder(
-    root: Path, data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rws_hub.training._PATIENCE", 0.0)
-    (tmp_path / "out").mkdir()
-    with (
-        disk.locked(tmp_path / "out", 0.0),  # as the other one does
-        pytest.raises(TrainingError, match=r"another training is going on in .*; wait for its end, or choose another"),
-    ):
-        train(root / "start", data, STANDARD, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_a_folder_with_something_else(root: Path, data: Pictures, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="exists and holds something else; choose another folder"):
-        train(root / "start", data, STANDARD, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-
-
-@pytest.mark.parametrize("place", ["file", "file/out", "file/a/b"])
-def test_a_folder_that_cannot_be(place: str, root: Path, data: Pictures, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(TrainingError, match=f"{place} is a file, or lies in one; choose another folder"):
-        train("no model is looked for yet", data, STANDARD, tmp_path / place)
-    assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_twin_needs_a_model_that_answers(root: Path, data: Pictures, tmp_path: Path) -> None:
-    message = "start has no head for the 4 classes of data, .* train the standard model first"
-    with pytest.raises(TrainingError, match=message):
-        train(root / "start", data, ROBUST, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_classes_in_another_order(data: Pictures, tmp_path: Path) -> None:
-    settings = dataclasses.replace(STANDARD, epochs=1)
-    config = timm_folder(tmp_path / "start") / "config.json"
-    told = json.loads(config.read_bytes())
-    config.write_text(json.dumps(told | {"label_names": [CLASSES[0], *CLASSES[:0:-1]]}))
-    with pytest.raises(DataError, match=r"start has .* in another order \(number 1 is 'grey' there and 'green' here\)"):
-        train(tmp_path / "start", data, settings, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    record = train(tmp_path / "start", data, settings, tmp_path / "out", scratch=True)  # nothing is kept of its answers
-    assert record.classes == CLASSES
-
-
-def test_a_state_that_is_no_state(root: Path, data: Pictures, tmp_path: Path) -> None:
-    (tmp_path / "state.safetensors").write_bytes(b"not at all")
-    with pytest.raises(TrainingError, match=r"state\.safetensors cannot be read .*delete the folder to begin anew"):
-        train(root / "start", data, STANDARD, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"batch_size": 512}, "288 training images are less than one batch of 512"),
-        ({"batch_size": 100}, "batch_size cannot be 100 on 1 process: take at most 64, or a multiple of 64"),
-    ],
-)
-def test_batches_that_cannot_be(
-    changed: dict[str, Any], message: str, root: Path, data: Pictures, tmp_path: Path
-) -> None:
-    with pytest.raises(TrainingError, match=message):
-        train(root / "start", data, dataclasses.replace(STANDARD, **changed), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_without_accelerate(root: Path, data: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.delitem(sys.modules, "rws_hub.training.loop")
-    with pytest.raises(TrainingError, match=r"training needs accelerate: pip install 'rws-hub\[train\]'"):
-        train(root / "start", data, STANDARD, tmp_path / "out")
-
-
-def test_a_head_that_cannot_be_exchanged(data: Pictures, tmp_path: Path) -> None:
-    plain = nn.Sequential(nn.Conv2d(3, 5, 32), nn.Flatten())  # of neither library
-    with pytest.raises(DataError, match="a live Sequential tells 5 classes apart, the data set has 4"):
-        train(plain, data, STANDARD, tmp_path / "out", size=SIZE)
-
-
 # --- the folder as a model
 
 
@@ -485,12 +236,6 @@ def test_a_model_of_transformers(data: Pictures, tmp_path: Path) -> None:
     again = train(tmp_path / "start", data, settings, tmp_path / "again")
     assert bits(load_model(tmp_path / "again")) == bits(opened.model) and timeless(again) == timeless(record)
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES | {"preprocessor_config.json"}
-
-
-def test_nothing_is_pickled(root: Path, killed: Path, standard: TrainRecord) -> None:
-    files = [f for f in root.rglob("*") if f.is_file() and "data" not in f.relative_to(root).parts]
-    assert {f.suffix for f in files} <= {".json", ".safetensors"}
-    assert not any(re.match(rb"\x80[\x02-\x05]|PK\x03\x04", f.read_bytes()[:4]) for f in files)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,7 +27,7 @@ _LAYERS = ("all", "shallow")
 _GROUPS, _BITS = (64, 128), (2, 3, 4)
 _RANKS = (1, 2, 4, 8, 16)
 # Relative errors of ours that are put beside rivals.
-_OURS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_OURS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # And beside the bounds.
 _BOUNDED = (0.2, 0.4, 0.6, 0.8)
 # How much less robust accuracy the smallest file may keep, a share: 0.1 points.
