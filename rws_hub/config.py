@@ -33,6 +33,8 @@ from rws_hub.spec import (
 )
 
 _ITEM_BYTES = {"float16": 2, "float32": 4}
+# Bytes that a reader keeps of each code of a factor.
+_FACTOR_BYTES = 4
 # Names times cells of a table that could be theirs: what finding a backbone in a model takes time for.
 MAX_READINGS = 2**22
 _HEX40 = re.compile(r"[0-9a-f]{40}")
@@ -288,9 +290,9 @@ def _check_frame(config: SignatureConfig) -> None:
     size, most = sum(map(config.factor_codes, factored)), codec.factors or 0
     elements = sum(math.prod(config.shape(n)) for n in factored)
     if (
-        bool(factored) != (most > 0)
-        or codec.factors == 0
-        or size > max(MAX_EXPANSION * most, ALWAYS_EXPANDED)
+        bool(factored) != (codec.factors is not None)
+        or (factored and most < 1)
+        or size * _FACTOR_BYTES > max(MAX_EXPANSION * most, ALWAYS_EXPANDED)
         or elements > max(MAX_PRODUCT * most, ALWAYS_EXPANDED)
     ):
         raise CorruptArtifactError(
