@@ -13,7 +13,7 @@ from corpus import Attack, artifact, bases, refused
 from forge import DELETE, put, sealed
 from mutants import Data, Origin
 
-from rws_hub.compact import fold
+from rws_hub.compact import fold, in_order
 from rws_hub.factors import MAX_STEP, TOP
 from rws_hub.frames import compress
 from rws_hub.spec import ALWAYS_EXPANDED, MAX_EXPANSION, MAX_PRODUCT
@@ -68,7 +68,9 @@ def regrouped(origin: Origin, name: str, encoding: str, numbers: list[Any]) -> D
             break
     else:
         data["tensors"].append(kind | {"tensors": {name: numbers}})
-    data["tensors"] = [g for g in data["tensors"] if g["tensors"]]
+    order = in_order(origin.config.tensors)
+    groups = [g for g in data["tensors"] if g["tensors"]]
+    data["tensors"] = sorted(groups, key=lambda g: min(map(order.index, g["tensors"])))
     return data
 
 
