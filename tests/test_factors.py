@@ -185,6 +185,22 @@ def test_what_is_set_around_it_changes_no_bit(name):
     assert torch.equal(again, out)
 
 
+def test_where_only_deterministic_algorithms_are_allowed_a_gpu_is_asked_for_no_product(monkeypatch):
+    stream, shifts, rows, exact = large()
+    found, product, devices = parts("w", stream, shifts, rows), torch.mm, []
+
+    def mm(left, right, out):
+        devices.append(out.device.type)
+        return product(left, right, out=out)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    for name, device in (("deterministic algorithms", "cpu"), ("gradients", "meta")):
+        with SURROUNDINGS[name]():
+            read(found["left"], found["right"], 0, torch.empty(len(exact), device="meta"))
+        assert set(devices) == {device}
+        devices.clear()
+
+
 @pytest.mark.parametrize("name", SURROUNDINGS)
 def test_a_signature_read_there_is_the_same(name):
     folder = Path(__file__).parent / "fixtures" / "v5" / "vit"
