@@ -190,7 +190,7 @@ def norm_of(packed: Packed, bits: int) -> float:
         squares = float(packed.parts["squares"]) + norm(packed.parts["escapes"]) ** 2
         return float(packed.parts["step"]) * math.sqrt(squares)
     if packed.encoding == "factors":
-        if "squares" not in packed.parts:  # not found when it is read, which is to take no time
+        if not packed.parts["squares"].numel():
             found = factors.squares(packed.parts["left"], packed.parts["right"])
             packed.parts["squares"] = torch.tensor(found, dtype=torch.float64, device="cpu")
         return float(packed.parts["step"]) * math.sqrt(float(packed.parts["squares"]))

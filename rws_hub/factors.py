@@ -34,7 +34,8 @@ def parts(name: str, stream: torch.Tensor, shifts: torch.Tensor, outputs: int) -
 
     Returns:
         "factors" and "shifts" as given; "left", float32 [m, r], with the shifts, and "right", float32 [r, n], of which
-        the codes are the product; and "largest", which none of them exceeds.
+        the codes are the product; "largest", which none of them exceeds; and room for "squares", which is empty until
+        somebody asks for it: loading takes no time.
 
     Raises:
         CorruptArtifactError: what no encoder writes.
@@ -51,7 +52,9 @@ def parts(name: str, stream: torch.Tensor, shifts: torch.Tensor, outputs: int) -
     if float(largest) > EXACT:
         raise CorruptArtifactError(f"{name}: the product of its factors could reach {largest:,.0f}; at most {EXACT:,}")
     left = _numbers(sides[0].T).mul_(scales.float())
-    return {"factors": stream, "shifts": shifts, "left": left, "right": _numbers(sides[1]), "largest": largest}
+    unknown = torch.empty(0, dtype=torch.float64, device="cpu")
+    made = {"left": left, "right": _numbers(sides[1]), "largest": largest, "squares": unknown}
+    return {"factors": stream, "shifts": shifts, **made}
 
 
 def read(left: torch.Tensor, right: torch.Tensor, start: int, out: torch.Tensor) -> None:
