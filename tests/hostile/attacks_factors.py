@@ -256,12 +256,17 @@ def components(origin: Origin) -> Iterator[tuple[str, int, int, int, int]]:
 def reaching(origin: Origin, name: str, exact: bool) -> dict[str, torch.Tensor]:
     """A payload of which one product could reach 2^24 exactly, or one more; all of its codes are 1 or -1."""
     stream, shifts = bytearray(origin.streams["factors"]), origin.parts["shifts"].clone()
-    own = [(i, place, at, count) for n, i, place, at, count in components(origin) if n == name]
-    halves = [*range(23, 24 - len(own), -1), 25 - len(own)] if exact else [*range(23, 25 - len(own), -1)]
-    for (_, place, at, count), shift in zip(own, halves if exact else [*halves, 26 - len(own), 0], strict=True):
+    own = [(place, at, count) for n, _, place, at, count in components(origin) if n == name]
+    found = _halves(len(own)) if exact else [*_halves(len(own) - 1), 0]
+    for (place, at, count), shift in zip(own, found, strict=True):
         stream[at : at + count] = bytes(TOP + (-1) ** (i % 3) for i in range(count))
         shifts[place] = shift
     return compressed(stream) | {"shifts": shifts}
+
+
+def _halves(count: int) -> list[int]:
+    """So many shifts, two at least, by which ones are 2^24 together."""
+    return [*range(23, 24 - count, -1), 25 - count]
 
 
 def _codes(name: str, origin: Origin) -> Iterator[Attack]:
@@ -269,18 +274,13 @@ def _codes(name: str, origin: Origin) -> Iterator[Attack]:
     stream, shifts = origin.streams["factors"], origin.parts["shifts"]
     for one, i, place, at, count in components(origin):
         where, outputs = f"{name}: component {i} of {one}", origin.config.shape(one)[0]
-        for case, byte, message in (
-            ("the code 128", 255, "a code outside of +-127"),
-            ("all zero", TOP, "a component is zero"),
-        ):
-            for side, start, stop in (("left", at, at + outputs), ("right", at + outputs, at + count)):
-                for first, last in ((start, stop), (start, start + 1), (stop - 1, stop)):
-                    if byte == TOP and (first, last) != (start, stop):
-                        continue  # one code that is zero is one like any other
-                    changed = stream[:first] + bytes([byte]) * (last - first) + stream[last:]
-                    make = counted(origin, compressed(changed))
-                    label = f"{where}, {side}, {first - start} to {last - start}: {case}"
-                    yield refused(label, "frame", make, f"{one}: {message.replace('a code', 'a factor holds a code')}")
+        for side, start, stop in (("left", at, at + outputs), ("right", at + outputs, at + count)):
+            for first, last in ((start, stop), (start, start + 1), (stop - 1, stop)):
+                make = counted(origin, compressed(stream[:first] + b"\xff" * (last - first) + stream[last:]))
+                label = f"{where}, {side}, {first - start} to {last - start}: the code 128"
+                yield refused(label, "frame", make, f"{one}: a factor holds a code outside of +-127")
+            make = counted(origin, compressed(stream[:start] + bytes([TOP]) * (stop - start) + stream[stop:]))
+            yield refused(f"{where}, {side}: all zero", "frame", make, f"{one}: a component is zero")
         for shift in (25, 26, 31, 32, 63, 64, 127, 128, 254, 255):
             changed_shifts = shifts.clone()
             changed_shifts[place] = shift
