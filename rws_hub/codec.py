@@ -35,7 +35,8 @@ class Packed:
 
     `parts` are its tensors: "symbols", "escapes", "step"; "factors", "shifts", "step"; "codes", "scales"; or "values".
     Others follow from these and are not stored: "places", the elements that "escapes" belong to, and "squares", the sum
-    of the squares of all other codes; and what `factors.parts` makes of factors.
+    of the squares of all other codes; and what `factors.parts` makes of factors, whose squares are summed when they are
+    first asked for.
     """
 
     shape: tuple[int, ...]
@@ -189,6 +190,9 @@ def norm_of(packed: Packed, bits: int) -> float:
         squares = float(packed.parts["squares"]) + norm(packed.parts["escapes"]) ** 2
         return float(packed.parts["step"]) * math.sqrt(squares)
     if packed.encoding == "factors":
+        if not packed.parts["squares"].numel():
+            found = factors.squares(packed.parts["left"], packed.parts["right"], packed.parts["shifts"])
+            packed.parts["squares"] = torch.tensor(found, dtype=torch.float64, device="cpu")
         return float(packed.parts["step"]) * math.sqrt(float(packed.parts["squares"]))
     return norm(packed.parts["values"] if packed.encoding != "codes" else unpack(packed, bits))
 

@@ -19,6 +19,8 @@ from rws_hub.spec import (
 )
 
 _ITEM_BYTES = {"float16": 2, "float32": 4}
+# Bytes that a reader keeps of each code of a factor.
+_FACTOR_BYTES = 4
 
 
 def check_codec(config: SignatureConfig) -> None:
@@ -88,7 +90,7 @@ def _check_factors(config: SignatureConfig) -> None:
     if taken is None and not factored:
         return
     most = [max(limit * (taken or 0), ALWAYS_EXPANDED) for limit in (MAX_EXPANSION, MAX_PRODUCT)]
-    if not taken or taken < 1 or not factored or codes > most[0] or elements > most[1]:
+    if not taken or taken < 1 or not factored or _FACTOR_BYTES * codes > most[0] or elements > most[1]:
         raise CorruptArtifactError(
             f"{CONFIG_FILE}: {taken or 0:,} compressed bytes of factors cannot stand for {codes:,} codes and "
             f"{elements:,} elements of {len(factored)} tensors"

@@ -1,9 +1,11 @@
 """The same promises on a GPU, and the same bits as on the CPU. Skipped where there is none."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from bits import bits, changed, plant_odd_values
-from builders import perturbed, tiny_resnet, tiny_signature
+from builders import perturbed, tiny_resnet, tiny_signature, tiny_vit
 
 from rws_hub import RobustWeightSignature, patch, plan_patch
 
@@ -78,3 +80,22 @@ def test_half_the_model_on_the_gpu(fog):
     with patch(model, fog):
         assert changed(clean, model) == set(fog.names)
     assert changed(clean, model) == set()
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_products_of_factors_have_the_bits_of_the_cpu_however_precise_others_may_be(precision, deterministic):
+    folder = Path(__file__).parent / "fixtures" / "v5" / "vit"
+    signature = RobustWeightSignature.from_pretrained(folder)
+    models = [tiny_vit(embed_dim=24), tiny_vit(embed_dim=24).cuda()]
+    before, patched = torch.get_float32_matmul_precision(), []
+    torch.set_float32_matmul_precision(precision)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        for model in models:
+            with torch.autocast("cuda", torch.bfloat16), patch(model, signature, alpha=0.37):
+                patched.append(bits(model))
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision(before)
+    assert patched[0] == patched[1]

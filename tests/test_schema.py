@@ -25,6 +25,7 @@ from rws_hub import (
     kinship,
     layers,
     names,
+    promises,
     recognise,
     resolve,
     rounding,
@@ -174,7 +175,8 @@ def test_the_specification_names_every_value_of_every_choice():
         f"a shift from 0 to {factors._MAX_SHIFT}",
         f"MUST be at most 2^{math.log2(factors.EXACT):g}, so that",
         f"from 2^{math.log2(symbols.MIN_STEP):g} to 2^{math.log2(factors.MAX_STEP):g}",
-        f"not more than {spec.MAX_EXPANSION:,} times `codec.factors`",
+        f"more than {spec.MAX_EXPANSION // promises._FACTOR_BYTES:,} times `codec.factors` and more than "
+        f"2^{math.log2(spec.ALWAYS_EXPANDED / promises._FACTOR_BYTES):g} codes",
         f"more than {spec.MAX_PRODUCT:,} times `codec.factors`",
         f"shorter of at most {factoring._MAX_SIDE:,}, at most 2^{math.log2(factoring._MAX_ELEMENTS):g} elements",
         f"of a symbol, {spec.WIDTHS[0]} or {spec.WIDTHS[1]}, with entropy",

@@ -73,9 +73,11 @@ def flips() -> dict[str, Any]:
     plan = [
         ("small", "payload", 255),
         ("small uniform", "payload", 255),
+        ("v5/linear", "payload", 255),
         ("v2/table", "payload", 255),
         ("small", "config", 255),
         ("small uniform", "config", 8),
+        ("v5/linear", "config", 8),
         ("v2/table", "config", 8),
     ]
     for name, part, values in plan:

@@ -39,7 +39,7 @@ def claims() -> dict[str, Any]:
 
 
 def opened(plan: Path) -> dict[str, Any]:
-    """Open every folder of a plan five times, after an honest artifact was read."""
+    """Open every folder of a plan five times, after honest artifacts were read."""
     import corpus
     import torch
 
@@ -48,9 +48,10 @@ def opened(plan: Path) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGPROF, stop)
-    honest = RobustWeightSignature.from_pretrained(ROOT / "tests" / "fixtures" / "v3" / "vit")
-    for name in honest.names:
-        honest.delta(name)
+    for version in ("v3", "v5"):
+        honest = RobustWeightSignature.from_pretrained(ROOT / "tests" / "fixtures" / version / "vit")
+        for name in honest.names:
+            honest.delta(name)
     watch, rows = Watch(), []
     before = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
     for row in json.loads(plan.read_text("utf-8")):

@@ -25,8 +25,8 @@ def loader() -> str:
     """Digest of everything that reads an artifact: numbers of another loader are not added to."""
     digest = hashlib.sha256()
     for name in (
-        *("card card_merge card_metadata cells codec compact config errors frames jsonio names numbering".split()),
-        *("payload pools resolve results spec spelling symbols".split()),
+        *("card card_merge card_metadata cells codec compact config errors factors frames jsonio names".split()),
+        *("numbering payload pools resolve results spec spelling symbols".split()),
     ):
         digest.update((ROOT / "rws_hub" / f"{name}.py").read_bytes())
     for name in ("mutants", "judge", "side"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -301,7 +302,10 @@ def _values(name: str, origin: Origin) -> Iterator[Attack]:
 
 
 def _claimed(origin: Origin, name: str, shape: list[int]) -> str:
-    return "cannot stand for" if origin.config.tensors[name].encoding == "symbols" else "but the tensors take"
+    encoding = origin.config.tensors[name].encoding
+    if encoding == "factors" and 1 in (shape[0], math.prod(shape[1:])):
+        return "cannot be factors of rank"
+    return "cannot stand for" if encoding in ("symbols", "factors") else "but the tensors take"
 
 
 def _keys(name: str, origin: Origin) -> Iterator[Attack]:
@@ -327,7 +331,7 @@ def _keys(name: str, origin: Origin) -> Iterator[Attack]:
         for k, v in data.items()
         if isinstance(v, dict) and k != "tensors"
         for i in v
-        if i not in ("table", "frame", "escapes")
+        if i not in ("table", "frame", "escapes", "factors")
     ]
     for path in paths:
         without = put(data, path, DELETE)
@@ -444,7 +448,8 @@ def _short(name: str, origin: Origin) -> Iterator[Attack]:
             claims,
         )
     group = data["tensors"][0]
-    one = next(iter(group["tensors"]))
+    one, numbers = next((n, [0.1, 0.1, *found[2:]]) for n, found in group["tensors"].items())
+    said = "two" if len(numbers) == 2 else "three"
     groups: dict[str, tuple[Any, str]] = {
         "groups as an object": ({}, "tensors must be a list since format 3"),
         "no groups": ([], "a signature must touch at least one tensor"),
@@ -458,7 +463,6 @@ def _short(name: str, origin: Origin) -> Iterator[Attack]:
             ],
             "not grouped as the format demands",
         ),
-        "groups backwards": (data["tensors"][::-1], "not grouped as the format demands"),
         "a group with a key more": ([{**group, "x": 1}], "must hold op, projected, encoding"),
         "a group with a key less": (
             [{k: v for k, v in group.items() if k != "op"}],
@@ -466,23 +470,31 @@ def _short(name: str, origin: Origin) -> Iterator[Attack]:
         ),
         "a group that is a list": ([[1]], "must hold op, projected, encoding"),
         "names in a list": ([{**group, "tensors": [one]}], "must hold op, projected, encoding"),
-        "three numbers": ([{**group, "tensors": {one: [0.1, 0.1, 0.1]}}], "must be a name, once, with two numbers"),
-        "numbers as texts": ([{**group, "tensors": {one: ["0", "0"]}}], "expected float"),
-        "an error that is negative": ([{**group, "tensors": {one: [-0.1, 0.1]}}], "are never negative"),
-        "a name of a million dots": ([{**group, "tensors": {"." * 10**6: [0.1, 0.1]}}], "must be a name, once"),
+        "a number more": (
+            [{**group, "tensors": {one: [*numbers, 0.1]}}],
+            f"must be a name, once, with {said} numbers",
+        ),
+        "numbers as texts": ([{**group, "tensors": {one: ["0", "0", *numbers[2:]]}}], "expected float"),
+        "an error that is negative": ([{**group, "tensors": {one: [-0.1, *numbers[1:]]}}], "are never negative"),
+        "a name of a million dots": ([{**group, "tensors": {"." * 10**6: numbers}}], "must be a name, once"),
         "70,000 names": (
-            [{**group, "tensors": {f"n{i}": [0.1, 0.1] for i in range(70_000)}}],
+            [{**group, "tensors": {f"n{i}": numbers for i in range(70_000)}}],
             "more than 65,536 names",
         ),
         "an operation of its own": ([{**group, "op": "replace"}], "op: expected one of"),
-        "an encoding of its own": ([{**group, "encoding": "pickle"}], "encoding: expected one of"),
+        "an encoding of its own": (
+            [{**group, "encoding": "pickle", "tensors": {one: numbers[:2]}}],
+            "encoding: expected one of",
+        ),
         "codes of an old format": (
-            [{**group, "encoding": "codes", "granularity": "row"}],
+            [{**group, "encoding": "codes", "granularity": "row", "tensors": {one: numbers[:2]}}],
             f"has codes, but the codec is {origin.config.codec.scheme}",
         ),
         "rows without codes": ([{**group, "granularity": "row"}], "granularity goes with encoding 'codes' only"),
         "a list for an operation": ([{**group, "op": ["add"]}], "op: expected one of"),
     }
+    if len(data["tensors"]) > 1:
+        groups["groups backwards"] = (data["tensors"][::-1], "not grouped as the format demands")
     for case, (value, message) in groups.items():
         text = sealed({**data, "tensors": value})
         yield refused(f"{name}: {case}", "config", artifact(text, origin.payload), message)

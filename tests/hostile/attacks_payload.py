@@ -77,8 +77,8 @@ def attacks() -> Iterator[Attack]:
         yield from _headers(name, origin)
         yield from _files(name, origin)
         yield from _values(name, origin)
-        if origin.stream:
-            yield from _frames(name, origin)
+        for label in origin.streams:
+            yield from _frames(name, origin, label)
     for case, (payload, message) in PAYLOADS.items():
         yield refused(f"format 1: {case}", "payload", artifact(vouched(DATA, payload), payload), message)
     for case, ((text, payload), message) in CASES.items():
@@ -244,7 +244,7 @@ def _values(name: str, origin: Origin) -> Iterator[Attack]:
         if label == "steps":
             values |= {"minus zero": -0.0, "subnormal": 1e-40, "too large": 3e38}
         for case, value in values.items():
-            for at in {0, part.numel() - 1}:
+            for at in sorted({0, part.numel() - 1}):
                 changed = part.clone().reshape(-1)
                 changed[at] = value
                 parts = origin.parts | {label: changed.reshape(part.shape)}
@@ -263,20 +263,19 @@ def _values(name: str, origin: Origin) -> Iterator[Attack]:
             yield refused(f"{name}: {label} of the lowest code", "payload", _vouched(origin, payload), "outside its")
 
 
-def _counted(
-    origin: Origin, frame: bytes, escapes: torch.Tensor | None = None, text: dict[str, Any] | None = None
-) -> Callable[..., Any]:
-    """A payload with this frame, and a config that counts what is in it."""
-    parts = origin.parts | {"frame": torch.frombuffer(bytearray(frame), dtype=torch.uint8)}
-    if escapes is not None:
-        parts = parts | {"escapes": escapes}
-    parts = {n: p for n, p in parts.items() if p.numel()}
-    payload = bytes(write_payload(parts))
-    data = text or origin.data
-    aside = parts["escapes"].numel() if "escapes" in parts else 0
-    return artifact(
-        vouched({**data, "codec": data["codec"] | {"frame": len(frame), "escapes": aside}}, payload), payload
-    )
+def counted(origin: Origin, parts: dict[str, torch.Tensor], data: dict[str, Any] | None = None) -> Callable[..., Any]:
+    """A payload with these tensors instead of its own, and a config that counts what is in them."""
+    found = {n: p for n, p in (origin.parts | parts).items() if p.numel()}
+    payload = bytes(write_payload(found))
+    data = data or origin.data
+    lengths = {n: len(found[n]) if n in found else 0 for n in ("frame", "escapes", "factors")}
+    codec = data["codec"] | {n: length for n, length in lengths.items() if n in data["codec"]}
+    return artifact(vouched({**data, "codec": codec}, payload), payload)
+
+
+def as_bytes(data: bytes) -> torch.Tensor:
+    """The same as a tensor."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
 def by_hand(
@@ -296,8 +295,9 @@ def by_hand(
     )
 
 
-def _frames(name: str, origin: Origin) -> Iterator[Attack]:
-    stream, size = origin.stream, len(origin.stream)
+def _frames(name: str, origin: Origin, label: str) -> Iterator[Attack]:
+    """One of the compressed tensors, damaged in all the ways that a frame can be."""
+    stream, size = origin.streams[label], len(origin.streams[label])
     good = bytes(compress([stream], size))
     raw = (size << 3 | 1).to_bytes(3, "little") + stream  # one last block, as it is
     rle = (size << 3 | 3).to_bytes(3, "little") + b"\xff"
@@ -307,9 +307,11 @@ def _frames(name: str, origin: Origin) -> Iterator[Attack]:
     checked[-1] ^= 1
     bomb = bytes(compress([bytes(2**20)] * 64, 2**26))
     cases: dict[str, tuple[bytes, str]] = {
-        "an empty frame": (by_hand(0, 4), "state 0 bytes"),
-        "a frame that ends at once": (by_hand(size, 4), "the compressed codes are"),
-        "blocks of another size": (by_hand(size, 4, blocks=raw[:3] + stream[:-1]), "the compressed codes are"),
+        "a frame of a byte more": (bytes(compress([stream, b"\1"], size + 1)), "bytes, the shapes need"),
+        "blocks of another size": (
+            by_hand(size, 4, blocks=((size + 1) << 3 | 1).to_bytes(3, "little") + stream),
+            "the compressed codes are",
+        ),
         "a block longer than stated": (
             by_hand(size, 4, blocks=((size + 9) << 3 | 3).to_bytes(3, "little") + b"\xff"),
             "the compressed codes are",
@@ -353,27 +355,29 @@ def _frames(name: str, origin: Origin) -> Iterator[Attack]:
             by_hand(size, 4, window=0x98)[:-3] + bomb[bomb.index(b"\0\0", 5) :],
             "the compressed codes ask for a window",
         ),
-        "every symbol an escape": (
+        "every code the largest": (
             by_hand(size, 4, blocks=rle),
-            "do not belong together"
-            if origin.config.codec.bits == 8
-            else "stray bits"
-            if any(
-                origin.config.shape(n) and math.prod(origin.config.shape(n)) % 2
-                for n, f in origin.config.tensors.items()
-                if f.encoding == "symbols"
-            )
-            else "do not belong together",
+            "a code outside of +-127" if label == "factors" else _odd(origin),
         ),
     }
+    if size:
+        cases |= {
+            "an empty frame": (by_hand(0, 4), "state 0 bytes"),
+            "a frame that ends at once": (by_hand(size, 4), "the compressed codes are"),
+        }
+    else:
+        for case in ("every code the largest", "two frames, half of it each", "as it is, not compressed"):
+            del cases[case]
     for width in (1, 2, 4, 8):
         for stated in (0, 1, size - 1, size + 1, 2**20, 2**32 - 1, 2**32, 2**40, 2**63, 2**64 - 1, 2**64 - 2):
-            if stated != size and (256 if width == 2 else 0) <= stated < (1 << 8 * width) + (256 if width == 2 else 0):
+            if stated not in (size, -1) and (256 if width == 2 else 0) <= stated < (1 << 8 * width) + (
+                256 if width == 2 else 0
+            ):
                 cases[f"a size of {stated} in {width} bytes"] = (
                     by_hand(stated, width, blocks=raw),
                     "the compressed codes",
                 )
-    for window in (0x00, 0x50, 0x88, 0x89, 0x98, 0xA0, 0xB0, 0xC0, 0xF8, 0xFF):
+    for window in (0x00, 0x50, 0x88, 0x89, 0x98, 0xA0, 0xB0, 0xC0, 0xF8, 0xFF)[0 if size else 3 :]:
         cases[f"a window byte of {window:#x} and no data"] = (by_hand(size, 4, window=window), "the compressed codes")
     for case, (frame, message) in cases.items():
         claims = (
@@ -385,16 +389,28 @@ def _frames(name: str, origin: Origin) -> Iterator[Attack]:
             or "bomb" in case
             else ""
         )
-        yield refused(f"{name}: {case}", "frame", _counted(origin, frame), message, claims)
+        yield refused(f"{name}, {label}: {case}", "frame", counted(origin, {label: as_bytes(frame)}), message, claims)
     for window in (0x89, 0xA0, 0xFF):  # beyond 2^27
         frame = by_hand(size, 4, window=window, blocks=raw)
         yield refused(
-            f"{name}: a window byte of {window:#x}",
+            f"{name}, {label}: a window byte of {window:#x}",
             "frame",
-            _counted(origin, frame),
+            counted(origin, {label: as_bytes(frame)}),
             "the compressed codes ask for a window of",
             "a window beyond 2^27 bytes",
         )
+    if label == "frame" and size:
+        yield from _escapes(name, origin)
+        yield from _large(name, origin)
+
+
+def _odd(origin: Origin) -> str:
+    """What is said of nothing but escapes: it depends on whether a tensor ends within a byte."""
+    counts = [math.prod(origin.config.shape(n)) for n, f in origin.config.tensors.items() if f.encoding == "symbols"]
+    return "stray bits" if origin.config.codec.bits == 4 and any(n % 2 for n in counts) else "do not belong together"
+
+
+def _escapes(name: str, origin: Origin) -> Iterator[Attack]:
     aside = origin.parts.get("escapes", torch.empty(0, dtype=torch.int16))
     top = (1 << (origin.config.codec.bits - 1)) - 1
     escapes: dict[str, tuple[list[int], str]] = {
@@ -409,9 +425,8 @@ def _frames(name: str, origin: Origin) -> Iterator[Attack]:
             "no escapes": ([], "do not belong together"),
         }
     for case, (found, message) in escapes.items():
-        make = _counted(origin, good, torch.tensor(found, dtype=torch.int16))
+        make = counted(origin, {"escapes": torch.tensor(found, dtype=torch.int16)})
         yield refused(f"{name}: {case}", "frame", make, message)
-    yield from _large(name, origin)
 
 
 def _large(name: str, origin: Origin) -> Iterator[Attack]:
@@ -426,7 +441,7 @@ def _large(name: str, origin: Origin) -> Iterator[Attack]:
     yield refused(
         f"{name}: 2^26 bytes of nothing but escapes",
         "frame",
-        _counted(origin, frame, text=data),
+        counted(origin, {"frame": as_bytes(frame)}, data),
         "do not belong together",
         "2^26 bytes of symbols, which it holds",
     )
@@ -434,7 +449,7 @@ def _large(name: str, origin: Origin) -> Iterator[Attack]:
     yield refused(
         f"{name}: more than 2^26 bytes of symbols",
         "frame",
-        _counted(origin, frame, text=claimed),
+        counted(origin, {"frame": as_bytes(frame)}, claimed),
         "cannot stand for",
         "2^28 bytes of symbols",
     )

@@ -67,11 +67,12 @@ def attempt(attack: Attack, folder: Path) -> object:
 
 @cache
 def bases() -> dict[str, Origin]:
-    """An honest artifact of each format version, and of each scheme, by what it is."""
+    """An honest artifact of each format version, of each scheme, and of what there is in it, by what it is."""
     found: dict[str, Origin] = {}
     for origin in sorted(origins(FIXTURES), key=lambda o: len(o.text)):
         version, scheme = origin.config.format_version, origin.config.codec.scheme
-        found.setdefault(f"format {version}, {scheme}", origin)
+        bare = " without symbols" if scheme == "entropy" and not origin.stream else ""
+        found.setdefault(f"format {version}, {scheme}{bare}", origin)
     return found
 
 
@@ -142,8 +143,9 @@ def attacks() -> Iterator[Attack]:
     """All of them."""
     import attacks_beside
     import attacks_config
+    import attacks_factors
     import attacks_names
     import attacks_payload
 
-    for module in (attacks_config, attacks_payload, attacks_beside, attacks_names):
+    for module in (attacks_config, attacks_payload, attacks_factors, attacks_beside, attacks_names):
         yield from module.attacks()

@@ -9,6 +9,7 @@ import torch
 from mutants import Mutant, Origin
 
 from rws_hub import RobustWeightSignature
+from rws_hub.codec import largest, norm_of
 from rws_hub.config import parse_config
 from rws_hub.errors import ArtifactError, NameTableError
 from rws_hub.names import table_of
@@ -54,6 +55,11 @@ def judge(mutant: Mutant) -> str:
 
 def _check_another(signature: RobustWeightSignature) -> None:
     config = signature.config
+    for name, packed in signature.tensors.items():
+        delta, bits = signature.delta(name).double(), config.codec.bits
+        size, most = float(delta.norm()), float(delta.abs().max())
+        if not most <= largest(packed, bits) * (1 + 1e-6) or not abs(norm_of(packed, bits) - size) <= 1e-5 * size:
+            raise WronglyAcceptedError(f"{name} is larger than is told of it, or smaller")
     if parse_config(config.to_text()) != config:
         raise WronglyAcceptedError("written and read again, the config is another")
     first = decoded(signature)

@@ -35,8 +35,8 @@ NUMBERS = [
 TEXTS = [
     "", "a", "rws", "..", "/etc/passwd", "../x", "a.b", "a..b", "\0", "\x1b[2J", "\u202e", "\ud800", "Ä", "😀", "null",
     "{0..9}", "{0..99999}.{0..99999}", "{a,b}.{c,d}", "x" * 257, "identity", "vit", "resnet", "running_var", "codes",
-    "symbols", "float16", "float32", "row", "tensor", "add", "multiply", "entropy", "uniform", "<!-- rws-hub:end -->",
-    "{{ 7 * 7 }}", "| a | b |", "\n# x",
+    "symbols", "factors", "float16", "float32", "row", "tensor", "add", "multiply", "entropy", "uniform",
+    "<!-- rws-hub:end -->", "{{ 7 * 7 }}", "| a | b |", "\n# x",
 ]  # fmt: skip
 OTHERS: list[Any] = [None, True, False, [], {}, [[]], [1], {"a": 1}, [0], [None]]
 TOKENS = [
@@ -47,14 +47,22 @@ TOKENS = [
 
 @dataclass(frozen=True)
 class Origin:
-    """An honest artifact; `parts` are the tensors of its payload, `stream` its decompressed symbols, if it has any."""
+    """An honest artifact.
+
+    `parts` are the tensors of its payload, and `streams` the contents of those that are compressed, by name.
+    """
 
     name: str
     config: SignatureConfig
     text: bytes
     payload: bytes
     parts: dict[str, torch.Tensor]
-    stream: bytes
+    streams: dict[str, bytes]
+
+    @property
+    def stream(self) -> bytes:
+        """The decompressed symbols, if it has any."""
+        return self.streams.get("frame", b"")
 
     @property
     def data(self) -> Data:
@@ -80,9 +88,12 @@ def read_origin(name: str, text: bytes, payload: bytes) -> Origin:
 
     config = parse_config(text)
     parts = safetensors.torch.load(payload)
-    entropy = config.codec.scheme == "entropy"
-    stream = bytes(decompress(parts["frame"].numpy().data, symbol_bytes(config), name)) if entropy else b""
-    return Origin(name, config, text, payload, parts, stream)
+    sizes = {
+        "frame": symbol_bytes(config),
+        "factors": sum(config.factor_codes(n) for n, f in config.tensors.items() if f.encoding == "factors"),
+    }
+    streams = {n: bytes(decompress(parts[n].numpy().data, s, name)) for n, s in sizes.items() if n in parts}
+    return Origin(name, config, text, payload, parts, streams)
 
 
 def origins(fixtures: Path) -> list[Origin]:
@@ -152,14 +163,40 @@ def _deep_tensors(origin: Origin, draw: random.Random, others: Sequence[Origin])
 
 
 def _deep_symbols(origin: Origin, draw: random.Random, others: Sequence[Origin]) -> Mutant:
-    """Other symbols, compressed anew, honestly or with a frame header that lies."""
-    stream = change_bytes(origin.stream, draw, [origin.stream])
-    if draw.random() < 0.7:  # of the right length
-        stream = (stream + origin.stream)[: len(origin.stream)]
-    frame = bytearray(compress([stream], len(stream), draw.choice([1, 3, 19])))
+    """Other symbols, compressed anew."""
+    return _deep_stream(origin, "frame", origin.parts, draw)
+
+
+def _deep_factors(origin: Origin, draw: random.Random, others: Sequence[Origin]) -> Mutant:
+    """Other factors, compressed anew, and perhaps other shifts of their components."""
+    parts = dict(origin.parts)
     if draw.random() < 0.3:
+        shifts = parts["shifts"].clone()
+        shifts[draw.randrange(len(shifts))] = draw.choice([*range(27), 255])
+        parts["shifts"] = shifts
+    return _deep_stream(origin, "factors", parts, draw)
+
+
+def _deep_stream(origin: Origin, label: str, parts: dict[str, torch.Tensor], draw: random.Random) -> Mutant:
+    """Other contents of what is compressed, said honestly, with a frame header that lies, or with a bomb behind it."""
+    honest = origin.streams[label]
+    stream = change_bytes(honest, draw, [honest])
+    if draw.random() < 0.7:  # of the right length
+        stream = (stream + honest)[: len(honest)]
+    frame = bytearray(compress([stream], len(stream), draw.choice([1, 3, 19])))
+    how = draw.random()
+    if how < 0.3:
         frame = bytearray(change_bytes(bytes(frame), draw, [bytes(frame)]))
-    return _counted(origin, origin.parts | {"frame": torch.frombuffer(frame or bytearray(1), dtype=torch.uint8)}, True)
+    elif how < 0.35:
+        bomb = compress([draw.choice([b"\0", b"\x7e", b"\x7f", b"\xff"]) * 2**20] * 4, 2**22, 1)
+        frame = frame[: _start(frame)] + bomb[_start(bomb) :] if draw.random() < 0.7 else bomb
+    return _counted(origin, parts | {label: torch.frombuffer(frame or bytearray(1), dtype=torch.uint8)}, True)
+
+
+def _start(frame: bytearray) -> int:
+    """Where the blocks of a zstd frame begin, behind the size that it states."""
+    single = frame[4] >> 5 & 1
+    return 5 + (1 - single) + (single, 2, 4, 8)[frame[4] >> 6]
 
 
 def _counted(origin: Origin, parts: dict[str, torch.Tensor], counted: bool) -> Mutant:
@@ -169,6 +206,8 @@ def _counted(origin: Origin, parts: dict[str, torch.Tensor], counted: bool) -> M
             "frame": parts["frame"].numel(),
             "escapes": parts["escapes"].numel() if "escapes" in parts else 0,
         }
+        if "factors" in parts:
+            data["codec"]["factors"] = parts["factors"].numel()
     return _seal(origin, data, bytes(write_payload(parts)))
 
 
@@ -274,10 +313,6 @@ def _somewhere(data: Any, draw: random.Random) -> tuple[Any, Any]:
         place = place[key]
 
 
-def _entropy(origin: Origin) -> bool:
-    return bool(origin.stream)
-
-
 def _always(origin: Origin) -> bool:
     return True
 
@@ -290,7 +325,8 @@ KINDS: dict[str, tuple[Callable[[Origin, random.Random, Sequence[Origin]], Mutan
     "payload, bytes, sealed again": (_deep_payload, _always),
     "payload, header, sealed again": (_deep_header, _always),
     "payload, tensors, sealed again": (_deep_tensors, _always),
-    "payload, symbols, sealed again": (_deep_symbols, _entropy),
+    "payload, symbols, sealed again": (_deep_symbols, lambda origin: "frame" in origin.streams),
+    "payload, factors, sealed again": (_deep_factors, lambda origin: "factors" in origin.streams),
     "name table, sealed again": (_deep_table, lambda origin: origin.config.backbone.table is not None),
 }
 _WEIGHTS = {
@@ -299,4 +335,5 @@ _WEIGHTS = {
     "config, values, sealed again": 8,
     "payload of another": 1,
     "payload, symbols, sealed again": 2,
+    "payload, factors, sealed again": 4,
 }

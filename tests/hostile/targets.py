@@ -14,7 +14,7 @@ from side import card, judge_card, judge_results
 from side import results as measured
 
 from rws_hub.errors import ArtifactError, NameTableError
-from rws_hub.frames import decompress
+from rws_hub.frames import compress, decompress
 from rws_hub.names import parse_family
 from rws_hub.payload import write_payload
 from rws_hub.recognise import recognise
@@ -69,6 +69,43 @@ def frame(data: bytes) -> None:
     judge(Mutant(own, "", vouched(values, made).encode(), made, True))
 
 
+def newest_config(data: bytes) -> None:
+    """`config.json` of format 5, with a digest that holds if it is JSON at all."""
+    try:
+        values = json.loads(data)
+        text = sealed(values).encode("utf-8", "surrogatepass") if isinstance(values, dict) else data
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArtifactError):
+        text = data
+    judge(Mutant(origin(5), "", text, origin(5).payload, True))
+
+
+def factors(data: bytes) -> None:
+    """The frame of the factors of an artifact of format 5, counted and vouched for."""
+    _factored(origin(5).parts | {"factors": torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)})
+
+
+def products(data: bytes) -> None:
+    """What is in that frame: steps, shifts and codes, as many as there should be."""
+    own = origin(5)
+    steps, shifts = own.parts["steps"], own.parts["shifts"]
+    first, second = 4 * len(steps), 4 * len(steps) + len(shifts)
+    whole = data.ljust(second + len(own.streams["factors"]), b"\x7f")
+    codes = whole[second : second + len(own.streams["factors"])]
+    made = {
+        "steps": torch.frombuffer(bytearray(whole[:first]), dtype=torch.float32),
+        "shifts": torch.frombuffer(bytearray(whole[first:second]), dtype=torch.uint8),
+        "factors": torch.frombuffer(compress([codes], len(codes), 1), dtype=torch.uint8),
+    }
+    _factored(own.parts | made)
+
+
+def _factored(parts: dict[str, torch.Tensor]) -> None:
+    values = origin(5).data
+    values["codec"]["factors"] = len(parts["factors"])
+    made = bytes(write_payload(parts))
+    judge(Mutant(origin(5), "", vouched(values, made).encode(), made, True))
+
+
 def results(data: bytes) -> None:
     """`results.json`."""
     judge_results(data)
@@ -105,6 +142,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "payload": payload,
     "old payload": old_payload,
     "frame": frame,
+    "newest config": newest_config,
+    "factors": factors,
+    "products": products,
     "results": results,
     "table": table,
     "card": cards,
@@ -118,6 +158,11 @@ SEEDS: dict[str, Callable[[], bytes]] = {
     "payload": lambda: origin(3).payload,
     "old payload": lambda: origin(1).payload,
     "frame": lambda: origin(3).parts["frame"].numpy().tobytes(),
+    "newest config": lambda: origin(5).text,
+    "factors": lambda: origin(5).parts["factors"].numpy().tobytes(),
+    "products": lambda: b"".join(
+        [*(origin(5).parts[n].numpy().tobytes() for n in ("steps", "shifts")), origin(5).streams["factors"]]
+    ),
     "results": lambda: measured().to_text().encode(),
     "table": lambda: str(origin(2).config.backbone.table).encode(),
     "card": lambda: card().encode(),

@@ -28,7 +28,7 @@ def test_every_attack_is_refused(start: int, tmp_path: Path) -> None:
 
 
 def test_the_corpus_is_large_and_of_every_format() -> None:
-    assert len(ATTACKS) >= 2_000 and len({a.name for a in ATTACKS}) == len(ATTACKS)
+    assert len(ATTACKS) >= 5_000 and len({a.name for a in ATTACKS}) == len(ATTACKS)
     assert {o.config.format_version for o in bases().values()} == set(range(1, FORMAT_VERSION + 1))
     assert {a.target for a in ATTACKS} == {
         "config",
