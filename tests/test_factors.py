@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rws_hub import RobustWeightSignature, codec
+from rws_hub import RobustWeightSignature, codec, factors
 from rws_hub.codec import Packed
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.factors import EXACT, MAX_STEP, TOP, parts, read, squares
