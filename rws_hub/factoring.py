@@ -22,6 +22,10 @@ _MAX_SIDE, _MAX_ELEMENTS = 2**11, 2**24
 _RELEVANT = 1e-6
 # Bits of a component's shift.
 _SHIFT_BITS = 8
+# What a bit has to save in squared error, over the step's square: 2 ln 2 / 12, the slope of uniform quantization.
+_SLOPE = math.log(2) / 6
+# Bits of a code that is not zero, beyond saying so: its sign, and what it is.
+_MORE_BITS = 1.5
 
 
 def factorable(shape: Shape) -> bool:
@@ -82,7 +86,7 @@ def cost(spectrum: Spectrum, step: float) -> tuple[float, float] | None:
     Of a sample the error is told as if those of the components did not meet, which they hardly do in large matrices.
     """
     left, right, scales = _rounded(spectrum, step)
-    some = (left != 0).any(0) & (right != 0).any(0)
+    some = _worth(spectrum, left, right, step / scales, step)
     unit, codes = (step / float(scales.max())) ** 2, spectrum.largest * (scales / step) + 0.5
     if float((codes * scales.max() / scales)[codes >= 1].square().sum()) > EXACT or not MIN_STEP < unit < MAX_STEP:
         return None
@@ -124,11 +128,29 @@ def factor(matrix: torch.Tensor, step: float) -> Factors:
     spectrum = decompose(matrix)
     assert spectrum is not None
     left, right, scales = _rounded(spectrum, step)
-    some = (left != 0).any(0) & (right != 0).any(0)
+    some = _worth(spectrum, left, right, step / scales, step)
+    if not bool(some.any()):  # a sample can think better of a component than all rows do
+        some = (left != 0).any(0) & (right != 0).any(0)
     left, right, scales = left[:, some], right[:, some], scales[some]
     shifts = 2 * (scales.max() / scales).log2()
     codes = torch.cat([left, right]).T.to(torch.int8).contiguous()
     return Factors(codes, shifts.to(torch.uint8), (step / float(scales.max())) ** 2)
+
+
+def _worth(
+    spectrum: Spectrum, left: torch.Tensor, right: torch.Tensor, fine: torch.Tensor, step: float
+) -> torch.Tensor:
+    """Which components save more squared error than their bits have to: what is left are few, as quick to multiply."""
+    missed, filled = torch.zeros_like(fine), torch.zeros_like(fine)
+    for codes, exact, weight in zip((left, right), (spectrum.left, spectrum.right), spectrum.weights, strict=True):
+        missed += weight * (codes * fine - exact).square().sum(0)
+        filled += weight * (codes != 0).sum(0)
+    total = spectrum.weights[0] * len(left) + spectrum.weights[1] * len(right)
+    squares, share = spectrum.roots.square(), filled / total
+    # Zeros and others; xlogy makes nothing of what is not there.
+    told = -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)) / math.log(2)
+    bits = total * told + _MORE_BITS * filled + _SHIFT_BITS
+    return squares.square() - squares * missed > _SLOPE * step**2 * bits
 
 
 def _rounded(spectrum: Spectrum, step: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

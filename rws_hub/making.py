@@ -24,7 +24,6 @@ from rws_hub.pools import pool
 from rws_hub.rate import Target, choose
 from rws_hub.sources import CanonicalWeights
 from rws_hub.spec import (
-    DEFAULT_ERROR,
     FORMAT,
     Backbone,
     Codec,
@@ -83,7 +82,7 @@ def wanted_rate(bits: float | None, error: float | None, max_bytes: int | None) 
         raise ExtractionError(f"max_bytes={max_bytes!r}: expected a whole number of bytes")
     if bits is not None:
         return Wanted(None if bits == 32 else Target("bits", float(bits)), None)
-    return Wanted(Target("error", DEFAULT_ERROR if error is None else float(error)), max_bytes)
+    return Wanted(Target("default") if error is None else Target("error", float(error)), max_bytes)
 
 
 def executed_modules(model: object, example_input: torch.Tensor | None, weights: CanonicalWeights) -> list[str] | None:

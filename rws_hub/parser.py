@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rws_hub import check_command, data_commands, eval_command, hub_commands, train_command
 from rws_hub._version import __version__
-from rws_hub.spec import DEFAULT_ERROR
+from rws_hub.spec import DEFAULT_ERROR, DEFAULT_MATRIX_ERROR
 from rws_hub.words import MODEL_FILES, finite, path, positive, terms, word
 
 # argparse alone takes -1e-3 for an option, not for a number.
@@ -110,7 +110,11 @@ def _extract(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     size = extract.add_mutually_exclusive_group()
     size.add_argument("--bits", type=finite, help="about how many bits for each weight, such as 1.5; 32: plain float32")
-    size.add_argument("--target-error", type=finite, help=f"relative error of the weights; default {DEFAULT_ERROR:g}")
+    size.add_argument(
+        "--target-error",
+        type=finite,
+        help=f"relative error; default {DEFAULT_ERROR:g} of kernels and {DEFAULT_MATRIX_ERROR:g} of linear layers",
+    )
     size.add_argument("--target-bytes", type=int, help="of config and payload together, at most")
     extract.add_argument("--batchnorm", default="delta", choices=["delta", "none"])
     extract.add_argument("--alpha", type=finite, default=1.0, help="recommended patch strength (default 1)")

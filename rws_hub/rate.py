@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rws_hub import factoring
 from rws_hub.cells import Shape
 from rws_hub.rounding import quantize, taps
-from rws_hub.spec import WIDTHS
+from rws_hub.spec import DEFAULT_ERROR, DEFAULT_MATRIX_ERROR, WIDTHS
 from rws_hub.symbols import MAX_CODE, MAX_STEP, MIN_STEP, top
 
 # Elements of one tensor, and of all of them, that are looked at.
@@ -34,10 +34,13 @@ _FINEST, _COARSEST = 2.0**-12, 2.0**4
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the steps are chosen for: a relative error of the codes, unitless, or bits for each of them."""
+    """What the steps are chosen for: a relative error of the codes, unitless, or bits for each of them.
 
-    kind: Literal["error", "bits"]
-    value: float
+    The default is an error, too, which hangs on how much of the delta is in linear layers.
+    """
+
+    kind: Literal["error", "bits", "default"]
+    value: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,10 @@ def choose(sample: Sample, target: Target) -> Grid:
     if not spread > 0 or not math.isfinite(energy):
         # Nothing to quantize, or what was not looked at only; what is wrong with it is said elsewhere.
         return Grid(sample.largest if math.isfinite(sample.largest) else 0.0, WIDTHS[0])
+    most = target.value**2 * energy
+    if target.kind == "default":
+        wanted = ((p, DEFAULT_ERROR if p.spectrum is None else DEFAULT_MATRIX_ERROR) for p in sample.parts)
+        most = sum(p.weight * p.relative**2 * _square(p.values) * error**2 for p, error in wanted)
     count = sum(p.weight * p.values.numel() for p in sample.parts)
     rms = math.sqrt(spread / count)
 
@@ -149,12 +156,12 @@ def choose(sample: Sample, target: Target) -> Grid:
         taken = _take(sample, base)
         if target.kind == "bits":
             return _bits(taken.counts) + sum(taken.factored.values()) <= target.value * count
-        return taken.missed > target.value**2 * energy
+        return taken.missed > most
 
     # No code has to be clamped at the finest one.
     finest = max(rms * _FINEST, sample.largest / MAX_CODE)
     below, above = _threshold(misses, finest, max(rms * _COARSEST, 2 * finest))
-    base = below if target.kind == "error" else above
+    base = above if target.kind == "bits" else below
     taken = _take(sample, base)
     return Grid(base, _width(taken.counts), frozenset(taken.factored))
 

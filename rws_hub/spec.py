@@ -26,8 +26,9 @@ FORMAT_VERSION = 5
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_SIGNATURE_BYTES = 2**20
 
-# The relative error of coded weights where nothing else is asked for (measured: docs/EVIDENCE.md, 4a).
-DEFAULT_ERROR = 0.5
+# The relative error of coded weights where nothing else is asked for: of kernels, and of the matrices of linear layers,
+# which take fewer bits for it and need it more (measured: docs/EVIDENCE.md, 4a).
+DEFAULT_ERROR, DEFAULT_MATRIX_ERROR = 0.5, 0.3
 # Bits that a symbol of an entropy-coded delta can have.
 WIDTHS = (4, 8)
 # Compressed symbols may become so many times larger, so that a small file takes no memory worth speaking of. So many

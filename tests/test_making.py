@@ -10,7 +10,7 @@ from builders import perturbed, tiny_resnet
 from rws_hub import ExtractionError, RobustWeightSignature
 from rws_hub.making import Wanted, wanted_rate
 from rws_hub.rate import Target
-from rws_hub.spec import DEFAULT_ERROR
+from rws_hub.spec import DEFAULT_ERROR, DEFAULT_MATRIX_ERROR
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -42,12 +42,12 @@ def bits_of(signature):
 @pytest.mark.parametrize(
     ("asked", "wanted"),
     [
-        ((None, None, None), Wanted(Target("error", DEFAULT_ERROR), None)),
+        ((None, None, None), Wanted(Target("default"), None)),
         ((3, None, None), Wanted(Target("bits", 3.0), None)),
         ((0.1, None, None), Wanted(Target("bits", 0.1), None)),
         ((32, None, None), Wanted(None, None)),
         ((None, 0.2, None), Wanted(Target("error", 0.2), None)),
-        ((None, None, 5000), Wanted(Target("error", DEFAULT_ERROR), 5000)),
+        ((None, None, 5000), Wanted(Target("default"), 5000)),
     ],
 )
 def test_what_was_asked_for(asked, wanted):
@@ -89,7 +89,12 @@ def test_what_cannot_be_asked_for(options, message):
 
 @pytest.mark.parametrize("error", [None, 0.01, 0.1, 0.35, 0.8])
 def test_an_error_is_met(error):
-    assert made(error=error).config.relative_error == pytest.approx(error or DEFAULT_ERROR, rel=0.02)
+    wanted = error
+    if error is None:
+        deltas = {n: float((ROBUST[n] - STANDARD[n]).double().square().sum()) for n in ("a.weight", "b.weight")}
+        squares = DEFAULT_ERROR**2 * deltas["a.weight"] + DEFAULT_MATRIX_ERROR**2 * deltas["b.weight"]
+        wanted = math.sqrt(squares / sum(deltas.values()))
+    assert made(error=error).config.relative_error == pytest.approx(wanted, rel=0.02)
 
 
 @pytest.mark.parametrize("bits", [0.3, 1, 2.5, 4, 6])

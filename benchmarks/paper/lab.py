@@ -18,7 +18,6 @@ from rws_hub.evaluation.cells import CLEAN, Condition
 from rws_hub.evaluation.runner import Grid, Table, measure
 from rws_hub.evaluation.statistics import Right, gain, top1
 from rws_hub.evaluation.variants import Variant
-from rws_hub.spec import DEFAULT_ERROR
 from rws_hub.training.state import digest
 
 MAIN, OTHER = "cifar10", "cifar100"
@@ -100,11 +99,11 @@ class Lab:
         *,
         twin: Twin = "from-clean",
         layers: str | int = "all",
-        error: float = DEFAULT_ERROR,
+        error: float | None = None,
         batchnorm: bool = True,
         projected: bool = False,
     ) -> RobustWeightSignature:
-        """Extracted from the zoo; `layers` is "shallow", "all" or how many of the first; no error is plain float32."""
+        """Extracted from the zoo; `layers` is "shallow", "all" or how many of the first; error 0 is plain float32."""
         key = (dataset, corruption, seed, twin, layers, error, batchnorm, projected)
         if key not in self._signatures:
             zoo = self.zoo
@@ -117,7 +116,7 @@ class Lab:
                 dataset=dataset,
                 license="apache-2.0",
                 layers=["*"] if layers == "all" else layers,
-                bits=None if error else 32,
+                bits=32 if error == 0 else None,
                 error=error or None,
                 batchnorm="delta" if batchnorm else "none",
             )

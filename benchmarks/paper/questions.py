@@ -13,7 +13,6 @@ from rws_hub.corruptions import CORRUPTIONS
 from rws_hub.evaluation.cells import Condition
 from rws_hub.evaluation.statistics import top1
 from rws_hub.evaluation.variants import Variant, noise_of_same_norm
-from rws_hub.spec import DEFAULT_ERROR
 
 _NORM_IMAGES = 1000
 # Relative errors of the coded weights; 0 is plain float32.
@@ -244,7 +243,7 @@ def _patched(
     seed: int,
     layers: str | int,
     *,
-    error: float = DEFAULT_ERROR,
+    error: float | None = None,
     alpha: float = 1.0,
 ) -> Variant:
     signature = lab.signature(dataset, corruption, seed, layers=layers, error=error)
