@@ -8,8 +8,6 @@ from statistics import fmean
 from evidence_coding import LAYERS, verdict
 from evidence_read import BACKBONES, Answer, Found, gained, points
 
-from rws_hub.spec import DEFAULT_ERROR
-
 WHAT_WAS_DONE = (
     "Small backbones, pretrained on 100 Tiny-ImageNet classes at 32 pixels, fine-tuned on CIFAR-10 and CIFAR-100; for "
     "each of them several corruptions of all four kinds at severity 5 (`rws_hub.corruptions`, the constants of "
@@ -109,14 +107,16 @@ def _bits(answer: Answer) -> list[str]:
     told = []
     for layers in ("all", "shallow"):
         rows = answer[layers]
-        near = takewhile(lambda row: row["gain"]["corrupted"]["mean"] >= -0.002, rows.values())  # and every finer one
-        least, default = list(near)[-1], rows[str(DEFAULT_ERROR)]
+        asked, default = [row for error, row in rows.items() if error != "default"], rows["default"]
+        least = list(takewhile(lambda row: row["gain"]["corrupted"]["mean"] >= -0.002, asked))[
+            -1
+        ]  # and every finer one
         ratio, usual = (answer["checkpoint_bytes"] / row["bytes"] for row in (least, default))
         told.append(
             f"How few bits? With {layers} layers, {least['bits']:.2f} bits per touched parameter (whole artifact on "
             f"disk; the checkpoint in fp32 is {ratio:.0f} times larger) are within 0.2 points of fp32 on average, and "
             f"so is all that is finer: {gained(least, places=2)} corrupted, {gained(least, 'clean', places=2)} clean. "
-            f"The default error of {DEFAULT_ERROR} ({default['bits']:.2f} bits, {usual:.0f} times) costs "
+            f"What is written unasked ({default['bits']:.2f} bits, {usual:.0f} times) costs "
             f"{gained(default, places=2)} corrupted, {gained(default, 'clean', places=2)} clean."
         )
     return told

@@ -15,8 +15,6 @@ from evidence_read import BACKBONES, cell, read
 from make_speed import RESULT as SPEED
 from make_speed import short
 
-from rws_hub.spec import DEFAULT_ERROR
-
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULT = ROOT / "benchmarks" / "results" / "demo.json"
@@ -51,7 +49,7 @@ def evidence() -> list[str]:
     for label, name in (("clean images, unpatched", "unpatched"), ("clean images, patched", "patched, all layers")):
         lines.append(f"| {label} | {' | '.join(cell(answers[b][name]['clean']) for b in answers)} |")
     for layers in ("all", "shallow"):
-        small = [(sizes[b][layers][str(DEFAULT_ERROR)], sizes[b]["checkpoint_bytes"]) for b in answers]
+        small = [(sizes[b][layers]["default"], sizes[b]["checkpoint_bytes"]) for b in answers]
         told = [f"{row['bytes']:,.0f} bytes, 1/{whole / row['bytes']:.0f} of the checkpoint" for row, whole in small]
         lines.append(f"| signature on disk, {layers} layers | {' | '.join(told)} |")
     return [

@@ -92,7 +92,7 @@ def sizes(lab: Lab) -> Answer:
     }
     for layers in _LAYERS:
         rows = found[layers]
-        kept = {e: row["gain"]["corrupted"]["mean"] >= -_LOSS for e, row in rows.items()}
+        kept = {e: row["gain"]["corrupted"]["mean"] >= -_LOSS for e, row in rows.items() if e != "default"}
         chosen = max((e for e, near in kept.items() if near), key=float)
         finer = [near for e, near in kept.items() if float(e) <= float(chosen)]
         answer[layers] = {

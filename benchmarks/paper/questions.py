@@ -15,8 +15,8 @@ from rws_hub.evaluation.statistics import top1
 from rws_hub.evaluation.variants import Variant, noise_of_same_norm
 
 _NORM_IMAGES = 1000
-# Relative errors of the coded weights; 0 is plain float32.
-ERRORS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+# Relative errors of the coded weights, by label; 0 is plain float32, None what `rws extract` does unasked.
+ERRORS = {str(e): e for e in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)} | {"default": None}
 
 
 def headline(lab: Lab) -> Answer:
@@ -125,19 +125,19 @@ def bits(lab: Lab) -> Answer:
     answer: Answer = {}
     for layers in ("all", "shallow"):
         makers: dict[str, Maker] = {
-            str(e): (lambda c, s, e=e, layers=layers: _patched(lab, MAIN, c, s, layers, error=e))  # type: ignore[misc]
-            for e in ERRORS
+            label: (lambda c, s, e=e, layers=layers: _patched(lab, MAIN, c, s, layers, error=e))  # type: ignore[misc]
+            for label, e in ERRORS.items()
         }
         found = _summaries(lab.rows(MAIN, makers, seeds=lab.setting.few_seeds))
-        for e in ERRORS:
+        for label, e in ERRORS.items():
             made = [
                 lab.signature(MAIN, c, s, layers=layers, error=e)
                 for c in lab.setting.corruptions
                 for s in lab.setting.few_seeds
             ]
-            found[str(e)]["bytes"] = fmean(s.nbytes for s in made)
-            found[str(e)]["touched"] = fmean(s.config.touched_parameters for s in made)
-            found[str(e)]["bits"] = fmean(8 * s.nbytes / s.config.touched_parameters for s in made)
+            found[label]["bytes"] = fmean(s.nbytes for s in made)
+            found[label]["touched"] = fmean(s.config.touched_parameters for s in made)
+            found[label]["bits"] = fmean(8 * s.nbytes / s.config.touched_parameters for s in made)
         answer[layers] = found
     standard = lab.zoo.standard(MAIN, 0) / "model.safetensors"
     return {"checkpoint_bytes": standard.stat().st_size, **answer}

@@ -70,9 +70,14 @@ def added(model: nn.Module, delta: Mapping[str, torch.Tensor]) -> dict[str, torc
 
 
 def signature(model: nn.Module, delta: Mapping[str, torch.Tensor], corruption: str) -> RobustWeightSignature:
-    """The signature of a delta, at the default error."""
+    """The signature of a delta, at an error of 0.5."""
     return RobustWeightSignature.extract(
-        standard=model, robust=added(model, delta), corruption=corruption, license="mit", layers=list(delta)
+        standard=model,
+        robust=added(model, delta),
+        corruption=corruption,
+        license="mit",
+        layers=list(delta),
+        error=0.5,
     )
 
 
