@@ -163,7 +163,7 @@ def efficient(found: Found) -> list[str]:
         "coder would take at our error, tensor by tensor; Shannon's is what no coder of independent values can go "
         "below (`benchmarks/paper/bounds.py`). All of them know squared error alone. Our encoder does not aim at the "
         "least of it: it spends bits on the sums of kernels and on small tensors, which keep more robustness than "
-        "their share of the squared error (docs/DECISIONS.md). Matrices of linear layers are not coded weight by weight "
+        "their share of the squared error (docs/DECISIONS.md). Matrices of linear layers are not coded one by one "
         "but as factors, and so lie below all bounds of independent values; codes are then those of the factors, told "
         "for each weight. Aimed at: within "
         f"{ABOVE_BOUND_GOAL} bits of the scalar bound; {SMALLER_GOAL:.0%} smaller than group absmax at its error.",
