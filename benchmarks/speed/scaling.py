@@ -67,7 +67,7 @@ def by_bytes(model: nn.Module, largest: RobustWeightSignature) -> list[dict[str,
 
 
 def by_rank(model: nn.Module) -> list[dict[str, Any]]:
-    """The matrices of four blocks, moved along more and more directions, which makes them factors as long as it pays."""
+    """The matrices of four blocks, moved along more and more directions: factors, as long as these pay."""
     rows = []
     for rank in RANKS:
         made = signature(model, along_few(model, ["blocks.[0-3].*"], rank), "fog")
