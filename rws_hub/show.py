@@ -109,7 +109,9 @@ def _backbone(facts: dict[str, Any]) -> str:
 
 def _codec(config: SignatureConfig) -> str:
     if config.codec.scheme == "entropy":
-        return f"entropy-coded, {config.coded_bits:.2f} bits a weight"
+        factored = sum(f.encoding == "factors" for f in config.tensors.values())
+        matrices = f", {factored} matri{'ces' if factored > 1 else 'x'} as factors" if factored else ""
+        return f"entropy-coded{matrices}, {config.coded_bits:.2f} bits a weight"
     return "float32, as they are" if config.codec.scheme == "float32" else f"codes of {config.codec.bits} bits"
 
 
