@@ -29,6 +29,7 @@ from torch import nn
 from zoo import SIZE, Zoo
 
 from rws_hub import patch
+from rws_hub.cells import Shape
 from rws_hub.classifier import preprocessing_of
 from rws_hub.codec import is_wide
 from rws_hub.corruptions import corrupt
@@ -52,7 +53,7 @@ Deltas = Mapping[str, torch.Tensor]
 class Rule:
     """The step of a clean weight's delta over the base step; where rounding up begins; whether kernels keep sums.
 
-    With `factors` the matrices of linear layers are not rounded themselves, but the parts of their decomposition.
+    Of deltas of which `factors` is true, as matrices of their outputs, the parts of a decomposition are rounded instead.
 
     The step may hang on what is felt of the weight: divergence over squared error, where that tensor alone is coarse.
     """
@@ -60,15 +61,17 @@ class Rule:
     step: Callable[[torch.Tensor, float], float]
     up: float = 0.5
     kernels: bool = False
-    factors: bool = False
+    factors: Callable[[Shape], bool] = lambda _: False
 
     def stored(self, delta: torch.Tensor, step: float) -> tuple[torch.Tensor, float]:
         """What is left of a delta, and the bits that it takes."""
-        if self.factors and factorable(tuple(delta.shape)):
-            found, outputs = factor(delta, step), len(delta)
+        if self.factors(tuple(delta.shape)):
+            found, outputs = factor(delta.reshape(len(delta), -1), step), len(delta)
             left, right = found.codes[:, :outputs].double(), found.codes[:, outputs:].double()
             product = (left.T * torch.exp2(found.shifts.double())) @ right * found.step
-            return product.float(), factor_bits(torch.bincount(found.codes.reshape(-1).int() + TOP)) + 8 * len(left)
+            return product.float().reshape(delta.shape), factor_bits(
+                torch.bincount(found.codes.reshape(-1).int() + TOP)
+            ) + 8 * len(left)
         codes = self.codes(delta, step)
         return codes * step, entropy(codes)
 
@@ -107,7 +110,8 @@ RULES = {
     "sqrt(outputs), kernels keep their sums": Rule(_outputs, kernels=True),
     "sqrt(elements), kernels keep their sums": Rule(_elements, kernels=True),
     "as the library, kernels keep their sums": Rule(_chosen, kernels=True),
-    "as the library, kernels keep their sums, matrices as factors": Rule(_chosen, kernels=True, factors=True),
+    "as the library, kernels keep their sums, matrices as factors": Rule(_chosen, kernels=True, factors=factorable),
+    "as the library, kernels as matrices, as factors": Rule(_chosen, factors=lambda shape: shape[0] > 1),
     "1 / sqrt(felt on images), kernels keep their sums": Rule(lambda _, felt: felt**-0.5, kernels=True),
     "1 / fourth root(felt on images), kernels keep their sums": Rule(lambda _, felt: felt**-0.25, kernels=True),
 }
