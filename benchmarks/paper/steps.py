@@ -33,9 +33,7 @@ from rws_hub.cells import Shape
 from rws_hub.classifier import preprocessing_of
 from rws_hub.codec import is_wide
 from rws_hub.corruptions import corrupt
-from rws_hub.factoring import entropy as factor_bits
-from rws_hub.factoring import factor, factorable
-from rws_hub.factors import TOP
+from rws_hub.factoring import cost, decompose, factor, factorable
 from rws_hub.rate import relative_step
 from rws_hub.rounding import quantize, taps
 from rws_hub.symbols import top
@@ -53,7 +51,7 @@ Deltas = Mapping[str, torch.Tensor]
 class Rule:
     """The step of a clean weight's delta over the base step; where rounding up begins; whether kernels keep sums.
 
-    Of deltas of which `factors` is true, as matrices of their outputs, the parts of a decomposition are rounded instead.
+    Of deltas of whose shape `factors` is true, the parts of a decomposition are rounded instead.
 
     The step may hang on what is felt of the weight: divergence over squared error, where that tensor alone is coarse.
     """
@@ -66,12 +64,7 @@ class Rule:
     def stored(self, delta: torch.Tensor, step: float) -> tuple[torch.Tensor, float]:
         """What is left of a delta, and the bits that it takes."""
         if self.factors(tuple(delta.shape)):
-            found, outputs = factor(delta.reshape(len(delta), -1), step), len(delta)
-            left, right = found.codes[:, :outputs].double(), found.codes[:, outputs:].double()
-            product = (left.T * torch.exp2(found.shifts.double())) @ right * found.step
-            return product.float().reshape(delta.shape), factor_bits(
-                torch.bincount(found.codes.reshape(-1).int() + TOP)
-            ) + 8 * len(left)
+            return _product(delta.reshape(len(delta), -1), step, delta.shape)
         codes = self.codes(delta, step)
         return codes * step, entropy(codes)
 
@@ -81,6 +74,17 @@ class Rule:
             return (delta.abs() / step + (1 - self.up)).floor().copysign(delta)
         length = taps(tuple(delta.shape)) if self.kernels else 1
         return quantize(delta.reshape(-1, length), step).float().reshape(delta.shape)
+
+
+def _product(matrix: torch.Tensor, step: float, shape: torch.Size) -> tuple[torch.Tensor, float]:
+    """A matrix as the library's factors, and their bits."""
+    spectrum = decompose(matrix)
+    told = None if spectrum is None else cost(spectrum, step)
+    if told is None:
+        return torch.zeros(shape), 0.0
+    found = factor(matrix, step)
+    left, right = found.codes[:, : len(matrix)].double(), found.codes[:, len(matrix) :].double()
+    return ((left.T * torch.exp2(found.shifts.double())) @ right * found.step).float().reshape(shape), told[1]
 
 
 def _one(weight: torch.Tensor, felt: float) -> float:
