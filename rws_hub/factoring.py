@@ -17,7 +17,7 @@ from rws_hub.factors import EXACT, MAX_STEP, TOP
 from rws_hub.symbols import MIN_STEP
 
 # Beyond this the decomposition takes more time and memory than an extraction should.
-_MAX_SIDE, _MAX_ELEMENTS = 2**11, 2**24
+_MAX_SIDE, _MAX_ELEMENTS = 1536, 2**24
 # A component is one only if its singular value is so much of the largest.
 _RELEVANT = 1e-6
 # Bits of a component's shift.
@@ -68,6 +68,9 @@ def decompose(matrix: torch.Tensor) -> Spectrum | None:
     kept = squares > _RELEVANT**2 * squares[-1]
     roots, vectors = squares[kept].flip(0).sqrt().sqrt(), vectors[:, kept].flip(1)
     long, short = (tall @ vectors) / roots, vectors * roots
+    # Which of two opposite vectors is found hangs on the number of threads; which is kept does not.
+    signs = short.gather(0, short.abs().argmax(0, keepdim=True)).sign()
+    long, short = long * signs, short * signs
     largest = torch.maximum(long.abs().amax(0), short.abs().amax(0))
     return Spectrum(long, short, roots, largest) if tall is exact else Spectrum(short, long, roots, largest)
 
@@ -88,7 +91,8 @@ def cost(spectrum: Spectrum, step: float) -> tuple[float, float] | None:
     left, right, scales = _rounded(spectrum, step)
     some = _worth(spectrum, left, right, step / scales, step)
     unit, codes = (step / float(scales.max())) ** 2, spectrum.largest * (scales / step) + 0.5
-    if float((codes * scales.max() / scales)[codes >= 1].square().sum()) > EXACT or not MIN_STEP < unit < MAX_STEP:
+    reach = float((codes * scales.max() / scales)[codes >= 1].square().sum())
+    if reach > EXACT or not MIN_STEP < unit < MAX_STEP:
         return None
     if not bool(some.any()):
         return None

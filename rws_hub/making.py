@@ -36,6 +36,8 @@ from rws_hub.spec import (
 from rws_hub.trio import Trio
 
 _BITS = (0.1, 8.0)
+# For a size on disk: factors of large matrices take less than a tenth of a bit for each of their elements.
+_FEWEST = 0.005
 _ERRORS = (0.001, 0.9)
 # How often a size is aimed at, and from which share of it on it is met.
 _ATTEMPTS, _MET = 8, 0.985
@@ -134,23 +136,23 @@ def _fit(once: Callable[[Target], _Made], made: _Made, most: int) -> _Made:
     coded = made[0].coded
     fitting: _Made | None = made if _size(made) <= most else None
     # Bits that are known to be few enough, and too many.
-    (low, high), bits = _BITS, made[0].coded_bits
+    (low, high), bits = (_FEWEST, _BITS[1]), made[0].coded_bits
     for _ in range(_ATTEMPTS if coded else 0):
         if fitting is not None and (_size(fitting) >= _MET * most or low == _BITS[1]):
             break
         bits += 8 * ((1 + _MET) / 2 * most - _size(made)) / coded
         if not low < bits < high:
             # Beyond what is known already: at the very end once, and else in the middle.
-            bits = high if bits >= high == _BITS[1] else low if bits <= low == _BITS[0] else (low + high) / 2
+            bits = high if bits >= high == _BITS[1] else low if bits <= low == _FEWEST else (low + high) / 2
         made = once(Target("bits", bits))
         if _size(made) <= most:
             fitting, low = (made if fitting is None or _size(made) > _size(fitting) else fitting), bits
-        elif bits == _BITS[0]:
+        elif bits == _FEWEST:
             break
         else:
             high = bits
-    if fitting is None and coded and bits != _BITS[0]:
-        made = once(Target("bits", _BITS[0]))
+    if fitting is None and coded and bits != _FEWEST:
+        made = once(Target("bits", _FEWEST))
         fitting = made if _size(made) <= most else None
     if fitting is None:
         raise ExtractionError(

@@ -89,11 +89,16 @@ def _check_factors(config: SignatureConfig) -> None:
     elements = sum(math.prod(config.shape(n)) for n in factored)
     if taken is None and not factored:
         return
-    most = [max(limit * (taken or 0), ALWAYS_EXPANDED) for limit in (MAX_EXPANSION, MAX_PRODUCT)]
-    if not taken or taken < 1 or not factored or _FACTOR_BYTES * codes > most[0] or elements > most[1]:
+    if taken is None or taken < 1 or not factored:
         raise CorruptArtifactError(
-            f"{CONFIG_FILE}: {taken or 0:,} compressed bytes of factors cannot stand for {codes:,} codes and "
-            f"{elements:,} elements of {len(factored)} tensors"
+            f"{CONFIG_FILE}: codec.factors is {taken}, which cannot stand for the factors of {len(factored)} tensors; "
+            "it counts their bytes, and is left out where there are none"
+        )
+    most = [max(limit * taken, ALWAYS_EXPANDED) for limit in (MAX_EXPANSION, MAX_PRODUCT)]
+    if _FACTOR_BYTES * codes > most[0] or elements > most[1]:
+        raise CorruptArtifactError(
+            f"{CONFIG_FILE}: {taken:,} compressed bytes of factors cannot stand for {codes:,} codes and "
+            f"{elements:,} elements"
         )
 
 

@@ -69,13 +69,14 @@ def relative_step(shape: Shape) -> float:
 class Part:
     """Kernels out of one tensor: values over its relative step, float64 [n, taps], each standing for `weight`.
 
-    `spectrum` is a sample of the tensor's, where it may be stored as factors.
+    `matrix` is that of a linear layer; `spectrum` is a sample of its, where it may be stored as factors.
     """
 
     name: str
     values: torch.Tensor
     weight: float
     relative: float
+    matrix: bool
     spectrum: factoring.Spectrum | None
 
 
@@ -94,6 +95,11 @@ class _Taken:
     missed: float
     counts: NDArray[np.float64]
     factored: Mapping[str, float]
+
+    @property
+    def bits(self) -> float:
+        """Of all of them."""
+        return _bits(self.counts) + sum(self.factored.values())
 
 
 class Sampler:
@@ -122,7 +128,7 @@ class Sampler:
             taken.append(found[torch.from_numpy(places[first:last] - passed)].double() / relative)
             passed += len(found)
             self._largest = max(self._largest, float(found.abs().max()) / relative)
-        self._parts.append(Part(name, torch.cat(taken), kernels / len(places), relative, spectrum))
+        self._parts.append(Part(name, torch.cat(taken), kernels / len(places), relative, len(shape) == 2, spectrum))
 
     def sample(self) -> Sample:
         """All of it."""
@@ -138,32 +144,42 @@ def _places(count: int, stride: int) -> NDArray[np.int64]:
 
 
 def choose(sample: Sample, target: Target) -> Grid:
-    """The coarsest grid within the wanted error, or the finest within the wanted bits, as far as codes reach."""
-    energy = sum(p.weight * p.relative**2 * _square(p.values) for p in sample.parts)
+    """The coarsest grid within the wanted error, or the finest within the wanted bits, as far as codes reach.
+
+    With factors, where these pay, or with codes alone: what takes fewer bits for the error, or errs less with them.
+    """
+    energy = sum(_energy(p) for p in sample.parts)
     spread = sum(p.weight * _square(p.values) for p in sample.parts)
     if not spread > 0 or not math.isfinite(energy):
         # Nothing to quantize, or what was not looked at only; what is wrong with it is said elsewhere.
         return Grid(sample.largest if math.isfinite(sample.largest) else 0.0, WIDTHS[0])
+    count = sum(p.weight * p.values.numel() for p in sample.parts)
     most = target.value**2 * energy
     if target.kind == "default":
-        wanted = ((p, DEFAULT_ERROR if p.spectrum is None else DEFAULT_MATRIX_ERROR) for p in sample.parts)
-        most = sum(p.weight * p.relative**2 * _square(p.values) * error**2 for p, error in wanted)
-    count = sum(p.weight * p.values.numel() for p in sample.parts)
+        most = sum(_energy(p) * (DEFAULT_MATRIX_ERROR if p.matrix else DEFAULT_ERROR) ** 2 for p in sample.parts)
     rms = math.sqrt(spread / count)
-
-    def misses(base: float) -> bool:
-        """Whether a step is too coarse for the error, or coarse enough for the bits: both happen from some step on."""
-        taken = _take(sample, base)
-        if target.kind == "bits":
-            return _bits(taken.counts) + sum(taken.factored.values()) <= target.value * count
-        return taken.missed > most
-
     # No code has to be clamped at the finest one.
     finest = max(rms * _FINEST, sample.largest / MAX_CODE)
-    below, above = _threshold(misses, finest, max(rms * _COARSEST, 2 * finest))
-    base = above if target.kind == "bits" else below
-    taken = _take(sample, base)
-    return Grid(base, _width(taken.counts), frozenset(taken.factored))
+    found: list[tuple[float, Grid]] = []
+    for factors in (False, True) if any(p.spectrum for p in sample.parts) else (False,):
+
+        def misses(base: float, factors: bool = factors) -> bool:
+            """Whether a step is too coarse for the error, or coarse enough for the bits."""
+            taken = _take(sample, base, factors)
+            return taken.bits <= target.value * count if target.kind == "bits" else taken.missed > most
+
+        below, above = _threshold(misses, finest, max(rms * _COARSEST, 2 * finest))
+        base = above if target.kind == "bits" else below
+        taken = _take(sample, base, factors)
+        worse = taken.missed if target.kind == "bits" else taken.bits
+        # Factors end where their codes do: there finer steps need not err less, and no step may be fine enough.
+        if not factors or target.kind == "bits" or taken.missed <= most:
+            found.append((worse, Grid(base, _width(taken.counts), frozenset(taken.factored))))
+    return min(found, key=lambda f: f[0])[1]
+
+
+def _energy(part: Part) -> float:
+    return part.weight * part.relative**2 * _square(part.values)
 
 
 def _square(values: torch.Tensor) -> float:
@@ -171,14 +187,14 @@ def _square(values: torch.Tensor) -> float:
     return float(flat @ flat)
 
 
-def _take(sample: Sample, base: float) -> _Taken:
-    """Every tensor as codes or as factors, whichever is better."""
+def _take(sample: Sample, base: float, factors: bool) -> _Taken:
+    """Every tensor as codes, or, if there are to be any, as factors where these pay."""
     missed, counts, factored = 0.0, np.zeros(MAX_CODE + 1), {}
     for part in sample.parts:
         codes, step = quantize(part.values, base), base * part.relative
         own = part.weight * torch.bincount(codes.abs().reshape(-1), minlength=MAX_CODE + 1).numpy()
         square = part.weight * part.relative**2 * _square(codes * base - part.values)
-        cost = None if part.spectrum is None else factoring.cost(part.spectrum, step)
+        cost = factoring.cost(part.spectrum, step) if factors and part.spectrum else None
         if cost is not None and factoring.pays(cost, (square, _bits(own)), own.sum()):
             square, factored[part.name] = cost
         else:

@@ -99,14 +99,18 @@ def test_a_negative_count_of_factors_is_refused_where_there_are_none():
     plain = bases()["format 4, entropy"]
     for value in (-1, 0, 1):
         data = put(put(plain.data, "codec.factors", value), "format_version", 5)
-        with pytest.raises(CorruptArtifactError, match="bytes of factors cannot stand for 0 tensors"):
+        with pytest.raises(
+            CorruptArtifactError, match=rf"codec\.factors is {value}, which cannot stand for the factors of 0 tensors"
+        ):
             parse_config(sealed(data))
 
 
 def test_factors_that_no_count_was_made_of_are_refused():
     plain = bases()["format 4, entropy"]
     wide = next(n for n in plain.config.tensors if len(plain.config.shape(n)) > 1)
-    with pytest.raises(CorruptArtifactError, match="0 compressed bytes of factors cannot stand for 1 tensors"):
+    with pytest.raises(
+        CorruptArtifactError, match=r"codec\.factors is None, which cannot stand for the factors of 1 tensors"
+    ):
         parse_config(sealed(regrouped(plain, wide, "factors", [0.1, 0.1, 1])))
 
 
