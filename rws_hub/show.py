@@ -77,7 +77,7 @@ def print_info(config: SignatureConfig, signed: str | None = None, pinned: str |
         ("corruption", f"{facts['corruption']}{severity}{dataset}"),
         ("backbone", _backbone(facts)),
         ("base model", base + (f" @ {facts['base_revision'][:12]}" if facts["base_revision"] else "")),
-        ("made by", _method(facts)),
+        ("made by", _method(config)),
         ("layers", f"{len(facts['layers'])} of {facts['layers_total']}: {', '.join(facts['layers'])}"),
         ("touches", f"{touched:,} of {body:,} weights and statistics ({touched / body:.1%})"),
         ("size", f"{facts['bytes']:,} bytes ({facts['payload_bytes']:,} payload, {facts['config_bytes']:,} config)"),
@@ -115,8 +115,11 @@ def _codec(config: SignatureConfig) -> str:
     return "float32, as they are" if config.codec.scheme == "float32" else f"codes of {config.codec.bits} bits"
 
 
-def _method(facts: dict[str, Any]) -> str:
-    norms = "with" if facts["batchnorm"] == "delta" else "without"
-    if facts["method"] == "projection":
-        return f"projection (clean and robust twin of one pretrained model), {norms} batch norm"
-    return f"plain difference (robust twin fine-tuned from the clean model), {norms} batch norm"
+def _method(config: SignatureConfig) -> str:
+    made = config.extraction
+    norms = ", with batch norm" if made.batchnorm == "delta" else ", without batch norm"
+    if not any(name.endswith("running_var") for name in config.backbone.layout):
+        norms = ""  # it has none
+    if made.method == "projection":
+        return f"projection (clean and robust twin of one pretrained model){norms}"
+    return f"plain difference (robust twin fine-tuned from the clean model){norms}"
