@@ -224,38 +224,11 @@ def page(found: Row) -> str:
     lines += ["", *beyond(found["runs"]), "## More bytes", "", "One signature of 1, 2 and 4 blocks; CPU milliseconds."]
     lines += ["", *growth(found["by_bytes"]), "## More signatures", ""]
     lines += ["On one ViT-Ti, each of one layer, block by block and round again; CPU milliseconds.", ""]
-    lines += [
-        *growth(found["by_number"]),
-        "## Few directions",
-        "",
-        "The matrices of four blocks, moved along few directions, as training does and noise does not: such are stored "
-        "as factors as long as these take fewer bits, and multiplied where they are added. Error of 0.5; CPU "
-        "milliseconds.",
-        "",
-        *directions(found["by_rank"]),
-        "## Making one",
-        "",
-        "| | CPU seconds |",
-        "| --- | ---: |",
-    ]
+    lines += [*growth(found["by_number"]), "## Making one", "", "| | CPU seconds |", "| --- | ---: |"]
     lines += [f"| {LABELS[name]} | {taken:.2f} |" for name, taken in found["making_cpu_s"].items()]
     lines += ["", "## Start-up", "", "| a fresh interpreter | CPU s | wall s |", "| --- | ---: | ---: |"]
     lines += [f"| `{name}` | {t['cpu_s']:.3f} | {t['wall_s']:.3f} |" for name, t in found["startup"].items()]
     return "\n".join([*lines, ""])
-
-
-def directions(rows: Sequence[Row]) -> list[str]:
-    """Size and time against the number of directions."""
-    lines = [
-        "| directions | stored as | on disk | copy | put on | other strength | take off |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        stored = f"factors of rank {row['rank']} or less" if row["factored"] else "codes"
-        floor, *taken = (row["ms"][step]["median"] for step in ("copy", "patch", "swap one", "remove"))
-        cells = [number(floor), *(f"{number(ms)} ({ratio(ms / floor)})" for ms in taken)]
-        lines.append(f"| {row['directions']} | {stored} | {size(row['disk'])} | {' | '.join(cells)} |")
-    return [*lines, ""]
 
 
 def draw(found: Row) -> None:

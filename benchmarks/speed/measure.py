@@ -25,7 +25,7 @@ import torch
 from clock import different, memory, one_round, race
 from contender import Contender, contenders
 from peers import RANK, peers, write_deltas, write_patch
-from scaling import by_bytes, by_number, by_rank
+from scaling import by_bytes, by_number
 from startup import startup
 from subject import ARCHITECTURE, NOISE, SEED, TOUCHED, Subject, base, make_subject, noise, signature
 
@@ -104,7 +104,6 @@ def main() -> None:
                 found["making_cpu_s"] = {"rws-hub": ours, **making}
             told(name)
         found["by_bytes"], found["by_number"] = by_bytes(clean, made), by_number()
-        found["by_rank"] = by_rank(clean)
         told("scaling")
         found["startup"] = startup(Path(scratch), 3)
     found["load"].append(round(os.getloadavg()[0], 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from clock import resident, summary
-from subject import along_few, base, noise, signature
+from subject import base, noise, signature
 from torch import nn
 
 from rws_hub import Patch, RobustWeightSignature, patch
@@ -17,7 +17,6 @@ from rws_hub import Patch, RobustWeightSignature, patch
 TURNS = 7
 BLOCKS = (1, 2)
 NUMBERS = (1, 10, 100)
-RANKS = (4, 16, 64, 256)
 SMALL = "vit_tiny_patch16_224"
 
 
@@ -64,18 +63,6 @@ def by_bytes(model: nn.Module, largest: RobustWeightSignature) -> list[dict[str,
     """One signature of one and of two blocks of the subject, and the subject's own."""
     deltas = (noise(model, [f"blocks.[0-{count - 1}].*"], count) for count in BLOCKS)
     return [_rounds(model, [made]) for made in (*(signature(model, delta, "fog") for delta in deltas), largest)]
-
-
-def by_rank(model: nn.Module) -> list[dict[str, Any]]:
-    """The matrices of four blocks, moved along more and more directions: factors, as long as these pay."""
-    rows = []
-    for rank in RANKS:
-        made = signature(model, along_few(model, ["blocks.[0-3].*"], rank), "fog")
-        ranks = [f.rank for f in made.config.tensors.values() if f.rank is not None]
-        rows.append(
-            {"directions": rank, "factored": len(ranks), "rank": max(ranks, default=None), **_rounds(model, [made])}
-        )
-    return rows
 
 
 def by_number() -> list[dict[str, Any]]:

@@ -69,19 +69,6 @@ def added(model: nn.Module, delta: Mapping[str, torch.Tensor]) -> dict[str, torc
     return {n: (v + delta[n]).to(v.dtype) if n in delta else v for n, v in model.state_dict().items()}
 
 
-def along_few(model: nn.Module, patterns: Sequence[str], rank: int) -> dict[str, torch.Tensor]:
-    """The same for matrices, which move along so many directions only."""
-    generator = torch.Generator().manual_seed(rank)
-    matrices = {n: v for n, v in noise(model, patterns, rank).items() if v.dim() == 2}
-    return {
-        name: NOISE
-        * (model.state_dict()[name].std() + 0.01)
-        / rank**0.5
-        * (torch.randn(len(value), rank, generator=generator) @ torch.randn(rank, value.shape[1], generator=generator))
-        for name, value in matrices.items()
-    }
-
-
 def signature(model: nn.Module, delta: Mapping[str, torch.Tensor], corruption: str) -> RobustWeightSignature:
     """The signature of a delta, at an error of 0.5."""
     return RobustWeightSignature.extract(
