@@ -162,6 +162,25 @@ def test_a_trained_layer_takes_half_of_what_its_codes_would(error, monkeypatch):
     assert bits_taken(delta, found) < 0.6 * bits_taken(delta, grid_of(delta, error))
 
 
+@pytest.mark.parametrize("error", [0.001, 0.005, 0.02, 0.05])
+@pytest.mark.parametrize("rest", [0.0, 0.02, 0.2])
+def test_where_codes_of_factors_end_the_error_is_met_all_the_same(error, rest, monkeypatch):
+    delta = low_rank(96, 64, rest=rest)
+    found = grid_of(delta, error)
+    encode = encode_factors if found.factored else lambda _, *others: encode_wide(*others)
+    assert encode("w", (96, 64), [delta], found).relative_error <= error * 1.01
+    taken = bits_taken(delta, found)
+    monkeypatch.setattr(factoring, "pays", lambda *_: False)
+    assert taken <= 1.05 * bits_taken(delta, grid_of(delta, error))
+
+
+def test_the_sign_of_a_pair_of_vectors_is_no_accident():
+    for m, n in ((30, 20), (20, 30)):
+        found = decompose(low_rank(m, n))
+        short = found.right if m > n else found.left
+        assert bool((short.gather(0, short.abs().argmax(0, keepdim=True)) > 0).all())
+
+
 @pytest.mark.parametrize("error", [0.02, 0.1, 0.5, 0.85])
 def test_noise_is_no_product(error):
     delta = noise(128, 128)
