@@ -83,30 +83,39 @@ def sampled(spectrum: Spectrum, elements: int) -> Spectrum:
     return Spectrum(left.clone(), right.clone(), spectrum.roots, spectrum.largest, weights)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rounded:
+    """A spectrum as codes, left [m, r] and right [n, r]; of each component the step, and whether it is worth its bits.
+
+    `missed` is the squared error of a component that is kept.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    fine: torch.Tensor
+    missed: torch.Tensor
+    worth: torch.Tensor
+
+
 def cost(spectrum: Spectrum, step: float) -> tuple[float, float] | None:
     """Squared error and bits of a delta as factors; None where nothing would be left of it, or too much to be exact.
 
     Of a sample the error is told as if those of the components did not meet, which they hardly do in large matrices.
     """
-    left, right, scales = _rounded(spectrum, step)
-    some = _worth(spectrum, left, right, step / scales, step)
-    unit, codes = (step / float(scales.max())) ** 2, spectrum.largest * (scales / step) + 0.5
-    reach = float((codes * scales.max() / scales)[codes >= 1].square().sum())
-    if reach > EXACT or not MIN_STEP < unit < MAX_STEP:
-        return None
-    if not bool(some.any()):
+    found = _rounded(spectrum, step)
+    some, finest = found.worth, float(found.fine.min())
+    codes = spectrum.largest * found.fine.reciprocal() + 0.5
+    reach = float((codes * (found.fine / finest))[codes >= 1].square().sum())
+    if reach > EXACT or not MIN_STEP < finest**2 < MAX_STEP or not bool(some.any()):
         return None
     counts = torch.zeros(2 * TOP + 1, dtype=torch.float64, device="cpu")
-    decoded, each = [], torch.zeros_like(scales)
-    for codes, exact, weight in zip((left, right), (spectrum.left, spectrum.right), spectrum.weights, strict=True):
-        decoded.append(torch.where(some, codes * (step / scales), 0.0))
-        each += weight * (decoded[-1] - exact).square().sum(0)
-        counts += weight * torch.bincount((codes[:, some] + TOP).long().reshape(-1), minlength=2 * TOP + 1)
+    for side, weight in zip((found.left, found.right), spectrum.weights, strict=True):
+        counts += weight * torch.bincount((side[:, some] + TOP).long().reshape(-1), minlength=2 * TOP + 1)
     if spectrum.weights == (1.0, 1.0):
-        missed = (decoded[0] @ decoded[1].T - spectrum.left @ spectrum.right.T).square().sum()
+        left, right = (side[:, some] * found.fine[some] for side in (found.left, found.right))
+        missed = (left @ right.T - spectrum.left @ spectrum.right.T).square().sum()
     else:
-        squares = spectrum.roots.square()
-        missed = torch.where(some, squares * each, squares.square()).sum()
+        missed = torch.where(some, found.missed, spectrum.roots.square().square()).sum()
     return float(missed), _SHIFT_BITS * int(some.sum()) + entropy(counts)
 
 
@@ -131,35 +140,35 @@ def factor(matrix: torch.Tensor, step: float) -> Factors:
     """The factors of a delta [m, n] that has a spectrum, and a `cost` with this step."""
     spectrum = decompose(matrix)
     assert spectrum is not None
-    left, right, scales = _rounded(spectrum, step)
-    some = _worth(spectrum, left, right, step / scales, step)
+    found = _rounded(spectrum, step)
+    some = found.worth
     if not bool(some.any()):  # a sample can think better of a component than all rows do
-        some = (left != 0).any(0) & (right != 0).any(0)
-    left, right, scales = left[:, some], right[:, some], scales[some]
-    shifts = 2 * (scales.max() / scales).log2()
-    codes = torch.cat([left, right]).T.to(torch.int8).contiguous()
-    return Factors(codes, shifts.to(torch.uint8), (step / float(scales.max())) ** 2)
+        some = (found.left != 0).any(0) & (found.right != 0).any(0)
+    fine = found.fine[some]
+    shifts = 2 * (fine / fine.min()).log2()
+    codes = torch.cat([found.left, found.right])[:, some].T.to(torch.int8).contiguous()
+    return Factors(codes, shifts.to(torch.uint8), float(fine.min()) ** 2)
 
 
-def _worth(
-    spectrum: Spectrum, left: torch.Tensor, right: torch.Tensor, fine: torch.Tensor, step: float
-) -> torch.Tensor:
-    """Which components save more squared error than their bits have to: what is left are few, as quick to multiply."""
-    missed, filled = torch.zeros_like(fine), torch.zeros_like(fine)
-    for codes, exact, weight in zip((left, right), (spectrum.left, spectrum.right), spectrum.weights, strict=True):
+def _rounded(spectrum: Spectrum, step: float) -> _Rounded:
+    """Codes for a step over powers of two that are near to the roots, as far as codes can hold it.
+
+    A component is worth its bits if it saves more squared error than they have to: what is left are few, as quick to
+    multiply.
+    """
+    wanted, possible = spectrum.roots.log2().round(), (TOP * step / spectrum.largest).log2().floor()
+    fine = step / torch.exp2(torch.minimum(wanted, possible))
+    sides, missed, filled = [], torch.zeros_like(fine), torch.zeros_like(fine)
+    for exact, weight in zip((spectrum.left, spectrum.right), spectrum.weights, strict=True):
+        codes = (exact * fine.reciprocal()).round()
         missed += weight * (codes * fine - exact).square().sum(0)
         filled += weight * (codes != 0).sum(0)
-    total = spectrum.weights[0] * len(left) + spectrum.weights[1] * len(right)
+        sides.append(codes)
+    total = spectrum.weights[0] * len(spectrum.left) + spectrum.weights[1] * len(spectrum.right)
     squares, share = spectrum.roots.square(), filled / total
     # Zeros and others; xlogy makes nothing of what is not there.
     told = -(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)) / math.log(2)
     bits = total * told + _MORE_BITS * filled + _SHIFT_BITS
-    return squares.square() - squares * missed > _SLOPE * step**2 * bits
-
-
-def _rounded(spectrum: Spectrum, step: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes of the left and right, and the scales: powers of two near to the roots, as far as codes can hold it."""
-    wanted, possible = spectrum.roots.log2().round(), (TOP * step / spectrum.largest).log2().floor()
-    scales = torch.exp2(torch.minimum(wanted, possible))
-    left, right = ((side * (scales / step)).round() for side in (spectrum.left, spectrum.right))
-    return left, right, scales
+    missed = squares * missed
+    left, right = sides
+    return _Rounded(left, right, fine, missed, squares.square() - missed > _SLOPE * step**2 * bits)
