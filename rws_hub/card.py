@@ -73,7 +73,7 @@ def render_card(
         "longest": max((u.relative_difference for u in profile), default=0.0),
         "touched_units": sum(u.touched for u in profile),
         "in_order": backbone.family != "identity" or config.extraction.layers != "names",
-        "has_batchnorm": any(name.endswith("running_var") for name in backbone.layout),
+        "has_batchnorm": backbone.has_batchnorm,
         "long_profile": len(profile) > _LONG_PROFILE,
     }
     return "---\n" + front_matter(config, results) + "---\n\n" + seal(_template().render(facts)) + "\n"

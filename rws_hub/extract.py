@@ -15,7 +15,7 @@ from rws_hub.codec import Encoded, Packed
 from rws_hub.errors import ExtractionError
 from rws_hub.measuring import Measured, difference, rounded
 from rws_hub.rate import Grid
-from rws_hub.spec import Op, Sketch, Source, TensorFacts
+from rws_hub.spec import CODED, Op, Sketch, Source, TensorFacts
 from rws_hub.trio import Trio, blocks, hash_tensor
 
 # A channel whose running variance is below this is dead; there is nothing meaningful to scale.
@@ -109,7 +109,7 @@ class Encoder:
 
     def _overall_error(self) -> float:
         """The error of all quantized tensors together; half-precision vectors, large and exact, would only hide it."""
-        coded = [n for n, f in self._facts.items() if f.encoding in ("symbols", "factors")] or list(self._facts)
+        coded = [n for n, f in self._facts.items() if f.encoding in CODED] or list(self._facts)
         total = sum(self._norms[n] ** 2 for n in coded)
         return math.sqrt(sum((self._errors[n] * self._norms[n]) ** 2 for n in coded) / total) if total else 0.0
 

@@ -19,10 +19,9 @@ import torch
 from rws_hub import factors, frames, symbols
 from rws_hub.codec import Packed
 from rws_hub.errors import CorruptArtifactError
-from rws_hub.spec import PAYLOAD_FILE, SignatureConfig, stream_bytes
+from rws_hub.spec import CODED, PAYLOAD_FILE, SignatureConfig, stream_bytes
 
 _POOLS = {"halves": "float16", "singles": "float32"}
-_STEPPED = ("symbols", "factors")
 
 
 def pool(deltas: Iterable[Packed], size: int) -> dict[str, torch.Tensor]:
@@ -65,7 +64,7 @@ def specs(config: SignatureConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
         "escapes": ("I16", config.codec.escapes or 0),
         "factors": ("U8", config.codec.factors or 0),
         "shifts": ("U8", sum(config.tensors[n].rank or 0 for n in _of(config, "factors"))),
-        "steps": ("F32", len(_of(config, *_STEPPED))),
+        "steps": ("F32", len(_of(config, *CODED))),
         "halves": ("F16", counts["halves"]),
         "singles": ("F32", counts["singles"]),
     }
@@ -84,7 +83,7 @@ def split(parts: Mapping[str, torch.Tensor], config: SignatureConfig) -> dict[st
         CorruptArtifactError: the frame does not hold what the config promises.
     """
     found = _symbols(parts, config) | _factors(parts, config)
-    for i, name in enumerate(_of(config, *_STEPPED)):
+    for i, name in enumerate(_of(config, *CODED)):
         step = parts["steps"][i : i + 1]
         factored = found[name].encoding == "factors"
         zero = float(step) == 0 and not factored and not step.signbit()

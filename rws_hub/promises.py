@@ -8,6 +8,7 @@ from rws_hub import jsonio
 from rws_hub.errors import CorruptArtifactError
 from rws_hub.spec import (
     ALWAYS_EXPANDED,
+    CODED,
     CONFIG_FILE,
     MAX_CONFIG_BYTES,
     MAX_EXPANSION,
@@ -111,7 +112,7 @@ def _check_payload_size(config: SignatureConfig) -> None:
         if facts.encoding == "codes":
             scales = shape[0] if facts.granularity == "row" else 1
             data += -(-count // 8) * config.codec.bits + 2 * scales
-        elif facts.encoding in ("symbols", "factors"):
+        elif facts.encoding in CODED:
             data += 4 + (facts.rank or 0)
         else:
             data += count * _ITEM_BYTES[facts.encoding]

@@ -117,9 +117,9 @@ def _codec(config: SignatureConfig) -> str:
 
 def _method(config: SignatureConfig) -> str:
     made = config.extraction
-    norms = ", with batch norm" if made.batchnorm == "delta" else ", without batch norm"
-    if not any(name.endswith("running_var") for name in config.backbone.layout):
-        norms = ""  # it has none
+    norms = (
+        f", {'with' if made.batchnorm == 'delta' else 'without'} batch norm" if config.backbone.has_batchnorm else ""
+    )
     if made.method == "projection":
         return f"projection (clean and robust twin of one pretrained model){norms}"
     return f"plain difference (robust twin fine-tuned from the clean model){norms}"

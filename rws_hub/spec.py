@@ -43,6 +43,9 @@ UNSEALED_KEYS = ("description", "digest")
 # The bytes of a payload, however they are held.
 Data = bytes | bytearray | memoryview
 
+# What an entropy coder makes small.
+CODED = ("symbols", "factors")
+
 Op = Literal["add", "multiply"]
 Encoding = Literal["codes", "symbols", "factors", "float16", "float32"]
 Granularity = Literal["row", "tensor"]
@@ -74,6 +77,11 @@ class Backbone:
     head: dict[str, tuple[int, ...]]
     function: dict[str, str]
     table: str | None = None
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether there are running statistics."""
+        return any(name.endswith("running_var") for name in self.layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +248,13 @@ class SignatureConfig:
     def coded_bits(self) -> float:
         """Bits that an entropy-coded weight takes, those that stand aside counted; 0 where there is none."""
         taken = 8 * ((self.codec.frame or 0) + (self.codec.factors or 0)) + 16 * (self.codec.escapes or 0)
-        return taken / self.coded if self.coded else 0.0
+        coded = self.coded
+        return taken / coded if coded else 0.0
 
     @property
     def coded(self) -> int:
         """How many weights are entropy-coded."""
-        coded = ("symbols", "factors")
-        return sum(math.prod(self.shape(n)) for n, f in self.tensors.items() if f.encoding in coded)
+        return sum(math.prod(self.shape(n)) for n, f in self.tensors.items() if f.encoding in CODED)
 
     def factor_codes(self, name: str) -> int:
         """How many codes the two factors of a delta have."""
