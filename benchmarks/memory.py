@@ -105,6 +105,7 @@ def task(name: str, folder: Path, touched: int) -> dict[str, Any]:
             corruption="noise",
             license="mit",
             layers=[NAME.format(i) for i in range(touched)],
+            error=0.5,
         ).save_pretrained(signature)
     else:
         apply_to_checkpoint(standard, [RobustWeightSignature.from_pretrained(signature)], [1.0], out)

@@ -193,7 +193,8 @@ def page(found: Row) -> str:
         f"{subject['touched_weights']:,} of {subject['weights']:,} weights of a `{subject['architecture']}` (patch and "
         f"position embedding and four of twelve blocks), random from seed {subject['seed']}. The delta is noise of "
         f"{subject['noise']:g} of every tensor's spread, which has the most entropy, so a trained twin's signature is "
-        f"smaller. {found['turns']} rounds, in which all take turns in random order, after one that does not count. "
+        f"smaller; ours is stored at an error of 0.5. {found['turns']} rounds, in which all take turns in random "
+        "order, after one that does not count. "
         "Files are read from a warm page cache.",
         "",
         f"- PEFT's adapter is of rank {subject['lora_rank']} on the linear layers of the four blocks: it cannot hold "
