@@ -34,12 +34,7 @@ def config(data: bytes) -> None:
 
 def sealed_config(data: bytes) -> None:
     """The same, with a digest that holds if it is JSON at all."""
-    try:
-        values = json.loads(data)
-        text = sealed(values).encode("utf-8", "surrogatepass") if isinstance(values, dict) else data
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArtifactError):
-        text = data
-    judge(Mutant(origin(3), "", text, origin(3).payload, True))
+    _sealed_config(origin(3), data)
 
 
 def payload(data: bytes) -> None:
@@ -70,13 +65,8 @@ def frame(data: bytes) -> None:
 
 
 def newest_config(data: bytes) -> None:
-    """`config.json` of format 5, with a digest that holds if it is JSON at all."""
-    try:
-        values = json.loads(data)
-        text = sealed(values).encode("utf-8", "surrogatepass") if isinstance(values, dict) else data
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArtifactError):
-        text = data
-    judge(Mutant(origin(5), "", text, origin(5).payload, True))
+    """The same of format 5."""
+    _sealed_config(origin(5), data)
 
 
 def factors(data: bytes) -> None:
@@ -97,6 +87,15 @@ def products(data: bytes) -> None:
         "factors": torch.frombuffer(compress([codes], len(codes), 1), dtype=torch.uint8),
     }
     _factored(own.parts | made)
+
+
+def _sealed_config(own: Origin, data: bytes) -> None:
+    try:
+        values = json.loads(data)
+        text = sealed(values).encode("utf-8", "surrogatepass") if isinstance(values, dict) else data
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ArtifactError):
+        text = data
+    judge(Mutant(own, "", text, own.payload, True))
 
 
 def _factored(parts: dict[str, torch.Tensor]) -> None:
