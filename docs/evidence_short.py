@@ -108,9 +108,8 @@ def _bits(answer: Answer) -> list[str]:
     for layers in ("all", "shallow"):
         rows = answer[layers]
         asked, default = [row for error, row in rows.items() if error != "default"], rows["default"]
-        least = list(takewhile(lambda row: row["gain"]["corrupted"]["mean"] >= -0.002, asked))[
-            -1
-        ]  # and every finer one
+        # And every finer one.
+        least = list(takewhile(lambda row: row["gain"]["corrupted"]["mean"] >= -0.002, asked))[-1]
         ratio, usual = (answer["checkpoint_bytes"] / row["bytes"] for row in (least, default))
         told.append(
             f"How few bits? With {layers} layers, {least['bits']:.2f} bits per touched parameter (whole artifact on "

@@ -133,8 +133,7 @@ class RobustWeightSignature:
                 Matrices and kernels are rounded to multiples of a step and entropy-coded, vectors are kept in half
                 precision or better. Pass at most one of `bits`, `error` and `max_bytes`.
             error: instead, the relative error ||decoded - delta|| / ||delta|| of all coded weights together, nearly:
-                0.001 to 0.9. Where none of the three is given it is 0.5 for
-                kernels and 0.3 for linear layers.
+                0.001 to 0.9. Where none of the three is given it is 0.5 for kernels and 0.3 for linear layers.
             max_bytes: instead, what config and payload may take on disk together; as fine as fits.
             batchnorm: "delta": affine parameters and statistics are part of the patch; "none": left alone.
             alpha: recommended patch strength, unitless.
